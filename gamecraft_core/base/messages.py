@@ -1,0 +1,168 @@
+"""Orders to lanes, the receipts they answer with, and the payloads that travel beside them.
+
+An order and a receipt are small and are awaited by the control plane. A payload (latents, text states, a video
+fragment) may be large: it stays a reference there and is only opened by the lane that needs it. Arrays cross
+process boundaries as numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from gamecraft_core.base.spec import Control, SessionSpec, Start
+
+Stage = Literal["text", "encode", "denoise", "decode", "write"]
+STAGES: tuple[Stage, ...] = ("text", "encode", "denoise", "decode", "write")
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """Encoded prompt, trimmed to its real tokens: ``states`` [tokens, text width], ``pooled`` [pooled width]."""
+
+    states: FloatArray
+    pooled: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class TextPayload:
+    """Payload of the text stage. ``negative`` is there exactly when guidance runs a second pass."""
+
+    positive: TextStates
+    negative: TextStates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """Payload of the decode stage: one chunk as a self-contained fragmented MP4 (init segment + one media segment)."""
+
+    data: bytes
+    init_bytes: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOrder:
+    session_id: str
+    prompt: str
+    negative_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeOrder:
+    """Encode the start into history latents [16, T, h, w]: T is 1 for an image, a chunk's latent count for a video."""
+
+    session_id: str
+    start: Start
+    height: int
+    width: int
+    chunk_frames: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoiseOrder:
+    """Denoise chunk ``index``: its payload is the chunk's new latents only, [16, T_new, h, w]."""
+
+    session_id: str
+    index: int
+    control: Control
+    seed: int
+    steps: int
+    guidance: float
+    shift: float
+    height: int
+    width: int
+    chunk_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeOrder:
+    """Decode a chunk's latents to pixels and encode them, as frames ``start_frame``.. of the session's video."""
+
+    session_id: str
+    index: int
+    start_frame: int
+    frames: int
+    height: int
+    width: int
+    fps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOrder:
+    """Make one chunk's fragment (and, where asked, its latents) durable, unseen by readers until the commit."""
+
+    session_id: str
+    index: int
+    keep_latents: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRecord:
+    """One chunk in the session's row: what was asked, what came out, how long each stage took (seconds)."""
+
+    index: int
+    start: int
+    end: int
+    control: dict[str, Any]
+    seed: int
+    sp_degree: int
+    timings: dict[str, float]
+    latents_uri: str | None
+    latents_sha256: str
+    fragment_key: str
+    fragment_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where a session's pixels come from."""
+
+    preset: str
+    weights_fingerprint: str
+    code_version: str
+    steps: int
+    guidance: float
+    shift: float
+    sp_degree: int
+    hardware: str
+    status: str = "committed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitOrder:
+    """Join the chunks into one video, store it, and make the session visible by one conditional put."""
+
+    spec: SessionSpec
+    chunks: tuple[ChunkRecord, ...]
+    provenance: Provenance
+
+    @property
+    def session_id(self) -> str:
+        return self.spec.session_id
+
+
+Order = Union[TextOrder, EncodeOrder, DenoiseOrder, DecodeOrder, WriteOrder, CommitOrder]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A lane's small answer. ``started``/``ended`` are Unix seconds inside the stage; ``facts`` is JSON-able."""
+
+    stage: Stage
+    session_id: str
+    index: int
+    lane: str
+    started: float
+    ended: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.started

@@ -1,0 +1,149 @@
+"""A preset: one named configuration of a family, its sizes, its weights and its sampling defaults.
+
+Config is data: strict models (unknown keys are errors), read from YAML by ``jobs``, stored resolved with the run.
+Field names of ``dit`` and ``vae`` are those of the published configuration files.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DitConfig(Strict):
+    """Sizes of the diffusion transformer."""
+
+    hidden_size: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    depth_double_blocks: int = Field(ge=1)
+    depth_single_blocks: int = Field(ge=1)
+    rope_dim_list: tuple[int, int, int]
+    rope_theta: float = 256.0
+    mlp_width_ratio: float = 4.0
+    in_channels: int = 16
+    out_channels: int = 16
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    text_states_dim: int = Field(gt=0)
+    text_states_dim_2: int = Field(gt=0)
+    camera_in_channels: int = 6
+    camera_down_coef: int = 8
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> DitConfig:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if sum(self.rope_dim_list) != self.head_dim or any(d % 2 for d in self.rope_dim_list):
+            raise ValueError(f"rope_dim_list {self.rope_dim_list} must be even and sum to head_dim {self.head_dim}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+
+class VaeConfig(Strict):
+    """Sizes of the causal 3D VAE, and whether it tiles (the released pipeline always does)."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 16
+    block_out_channels: tuple[int, ...]
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    sample_size: int = 256
+    sample_tsize: int = 64
+    scaling_factor: float = 0.476986
+    time_compression_ratio: Literal[1, 4, 8] = 4
+    spatial_compression_ratio: Literal[8] = 8
+    mid_block_add_attention: bool = True
+    mid_block_causal_attn: bool = True
+    tiling: bool = True
+
+
+class TextConfig(Strict):
+    """Where the two text encoders live and how a prompt becomes states."""
+
+    llm: str
+    clip: str
+    template: str = "gamecraft"
+    crop_start: int = 95
+    max_tokens: int = 256
+    skip_layers: int = 2
+
+
+class WeightsConfig(Strict):
+    """``random``: seeded draws, for tests and demos; ``files``: the published or our own layout at ``dit``/``vae``."""
+
+    kind: Literal["random", "files"] = "files"
+    seed: int = 0
+    dit: str | None = None
+    vae: str | None = None
+
+    @model_validator(mode="after")
+    def _files_named(self) -> WeightsConfig:
+        if self.kind == "files" and not (self.dit and self.vae):
+            raise ValueError("weights.kind 'files' needs weights.dit and weights.vae (a local path or an s3:// URI)")
+        return self
+
+
+class SamplingConfig(Strict):
+    """Defaults of a session; a manifest row may override each."""
+
+    steps: int = Field(ge=1, le=1000)
+    guidance: float = Field(ge=1.0, le=30.0)
+    shift: float = Field(gt=0.0, le=100.0)
+    negative_prompt: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class VideoConfig(Strict):
+    """Pixel size, frame rate and chunk length."""
+
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    fps: int = Field(default=25, ge=1, le=120)
+    chunk_frames: int = 33
+    max_pixels: int = Field(default=2_200_000, gt=0)
+
+
+class ControlConfig(Strict):
+    """Legal speeds (units a chunk for moves, degrees a chunk for rotations) and the one taken when none is given."""
+
+    speed_min: float = 0.0
+    speed_max: float = 3.0
+    rotation_speed_max: float = 3.0
+    default_speed: float = 0.2
+
+
+class RuntimeConfig(Strict):
+    """Precision and threads. Threads are fixed here, never taken from the machine, so that results repeat."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
+    text_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1)
+    attention: Literal["auto", "sdpa", "flash"] = "auto"
+
+
+class Preset(Strict):
+    """One named configuration; see the files in ``jobs/presets``."""
+
+    name: str
+    family: Literal["gamecraft"]
+    description: str = ""
+    dit: DitConfig
+    vae: VaeConfig
+    text: TextConfig
+    weights: WeightsConfig
+    sampling: SamplingConfig
+    video: VideoConfig
+    control: ControlConfig = ControlConfig()
+    runtime: RuntimeConfig = RuntimeConfig()

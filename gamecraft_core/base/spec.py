@@ -1,0 +1,83 @@
+"""What a caller asks for: one session, its start and its controls.
+
+Values only. They are built by the manifest reader or the API after validation, so everything downstream may
+trust them: sizes are legal, speeds are in range, pose rows are finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: The eight actions, in the family's own order.
+ACTIONS = ("w", "a", "s", "d", "left_rot", "right_rot", "up_rot", "down_rot")
+
+#: One row of a pose file: index, fx, fy, cx, cy, 0, 0, then a 3x4 world-to-camera matrix row by row.
+POSE_ROW_LENGTH = 19
+
+Priority = Literal["interactive", "batch"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionControl:
+    """One action held for a whole chunk. Translations: units a chunk (before the factor 10); rotations: degrees."""
+
+    action: str
+    speed: float
+
+    def describe(self) -> dict[str, Any]:
+        return {"action": self.action, "speed": self.speed}
+
+
+@dataclass(frozen=True, slots=True)
+class PoseControl:
+    """A given camera path: ``rows`` are the file's rows of 19 numbers, at least one per new pixel frame."""
+
+    path: str
+    rows: tuple[tuple[float, ...], ...] = field(repr=False)
+
+    def describe(self) -> dict[str, Any]:
+        return {"poses": self.path}
+
+
+Control = ActionControl | PoseControl
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the session begins from: ``uri`` of an image, or of a video whose last frames are the history."""
+
+    kind: Literal["image", "video"]
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSpec:
+    """One continuing video: start, prompt, controls and every setting resolved (nothing left to a default)."""
+
+    session_id: str
+    preset: str
+    start: Start
+    controls: tuple[Control, ...]
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    shift: float
+    height: int
+    width: int
+    chunk_frames: int = 33
+    fps: int = 25
+    tenant: str = "default"
+    priority: Priority = "batch"
+    row: int = 0
+
+    @property
+    def num_chunks(self) -> int:
+        return len(self.controls)
+
+    @property
+    def num_frames(self) -> int:
+        """Pixel frames in the finished video; the start image or clip is not part of it."""
+        return self.chunk_frames * len(self.controls)
