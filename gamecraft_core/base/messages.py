@@ -148,7 +148,31 @@ class CommitOrder:
         return self.spec.session_id
 
 
-Order = Union[TextOrder, EncodeOrder, DenoiseOrder, DecodeOrder, WriteOrder, CommitOrder]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailOrder:
+    """Make a session's failure durable, so that a resumed run does not try it again."""
+
+    session_id: str
+    row: int
+    field: str
+    stage: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishOrder:
+    """Publish one shard. Rows committed in this run come as payloads; ``stored`` are ids whose records are in the store."""
+
+    session_id: str
+    shard: int
+    total: int
+    stored: tuple[str, ...]
+
+
+Order = Union[
+    TextOrder, EncodeOrder, DenoiseOrder, DecodeOrder, WriteOrder, CommitOrder, FailOrder, PublishOrder
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

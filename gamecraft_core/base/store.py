@@ -1,8 +1,9 @@
-"""The store: bytes under keys below one root, on any fsspec URI, with a conditional put.
+"""The store: bytes under keys below one root (a folder, an S3 prefix, memory), with a conditional put.
 
 Invariants: a key is visible with all its bytes or not at all; ``put_if_absent`` lets exactly one writer win; a key
-cannot leave the root. Listing and reading go through fsspec. The conditional put is each backend's own: a hard link
-on a local folder, ``If-None-Match: *`` on S3, a lock in memory.
+cannot leave the root. The conditional put is each backend's own: a hard link on a local folder, ``If-None-Match: *``
+on S3, a lock in memory. Roots and URIs follow fsspec's spelling: what comes after ``file://`` is the path itself,
+never percent-encoded.
 """
 
 from __future__ import annotations
@@ -11,18 +12,27 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from errno import ENOSPC, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from gamecraft_core.base.errors import StoreUnavailable, UsageError
+from gamecraft_core.base.errors import FramelaneError, StoreUnavailable, UsageError
 
 SCHEMES = ("file", "s3", "memory")
 
+_TEMPORARY = ".tmp-"
+_NO_HARD_LINKS = (EPERM, ENOTSUP, ENOSYS)
+
 
 class Store(Protocol):
-    """What the product needs from a place that keeps bytes. Keys are '/'-separated and relative to ``root``."""
+    """What the product needs from a place that keeps bytes. Keys are '/'-separated and relative to ``root``.
+
+    ``get`` raises FileNotFoundError for an absent key. ``put_if_absent`` tells whether this call made the key; where it
+    raises StoreUnavailable the outcome is unknown, and a key it made must never be the target of a plain ``put``.
+    ``list`` yields every key below the folder ``prefix`` ("" for all), in the order of the keys.
+    """
 
     root: str
 
@@ -49,79 +59,149 @@ def open_store(uri: str, options: Mapping[str, Any] | None = None) -> Store:
     if scheme == "s3":
         from gamecraft_core.base.store_s3 import S3Options, S3Store
 
-        return S3Store(uri, S3Options(**(options or {})))
+        return S3Store(uri, S3Options.of(options or {}))
     return MemoryStore(uri) if scheme == "memory" else LocalStore(uri)
+
+
+def local_path(uri: str) -> Path:
+    """The absolute path that a plain path or a ``file://`` URI names."""
+    path = uri.removeprefix("file://")
+    if uri.startswith("file://") and not path.startswith("/"):
+        raise UsageError(f"{uri!r} names a host, not a path", remedy="write a plain path or file:///ABSOLUTE/PATH")
+    return Path(os.path.abspath(path))
 
 
 def clean_key(key: str) -> str:
     """Refuse keys that could name something outside the root; callers build keys from checked ids only."""
     parts = key.split("/")
-    if not key or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+    if any(part in ("", ".", "..") or part.startswith(_TEMPORARY) or "\\" in part or "\0" in part for part in parts):
         raise ValueError(f"illegal store key {key!r}")
     return key
 
 
+def clean_folder(prefix: str) -> str:
+    """A listing's prefix as "" or "FOLDER/", refused like a key when it could leave the root."""
+    return clean_key(prefix.rstrip("/")) + "/" if prefix else ""
+
+
 class LocalStore:
-    """A folder. Writes go to a hidden sibling first, then take their name in one step."""
+    """A folder. Writes go to a hidden sibling first, then take their name in one step; both survive a power cut."""
 
     def __init__(self, uri: str) -> None:
-        path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
-        self._root = Path(path).absolute()
-        self.root = self._root.as_uri()
+        self._root = local_path(uri)
+        self.root = f"file://{self._root}"
 
     def uri(self, key: str) -> str:
-        return self._path(key).as_uri()
+        return f"file://{self._path(key)}"
 
     def get(self, key: str) -> bytes:
-        return self._path(key).read_bytes()
+        path = self._path(key)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise FileNotFoundError(str(path)) from None
+        except OSError as error:
+            raise _local_error("read", path, error) from error
 
     def put(self, key: str, data: bytes) -> None:
-        temporary = self._stage(key, data)
-        os.replace(temporary, self._path(key))
+        path = self._path(key)
+        with self._staged(path, data) as temporary:
+            os.replace(temporary, path)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        if self._path(key).exists():
+        path = self._path(key)
+        if path.exists():
             return False
-        temporary = self._stage(key, data)
-        try:
-            os.link(temporary, self._path(key))
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
+        with self._staged(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                return _rename_if_absent(temporary, path)
         return True
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
     def list(self, prefix: str) -> Iterator[str]:
-        base = self._root / prefix
-        for folder, folders, files in os.walk(base):
-            folders.sort()
-            for name in sorted(files):
-                if not name.startswith(".tmp-"):
-                    yield (Path(folder) / name).relative_to(self._root).as_posix()
+        found = (
+            (Path(folder) / name).relative_to(self._root).as_posix()
+            for folder, _, names in os.walk(self._root / clean_folder(prefix))
+            for name in names
+            if not name.startswith(_TEMPORARY)
+        )
+        yield from sorted(found)
 
     def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError):
-            self._path(key).unlink()
+        path = self._path(key)
+        try:
+            with suppress(FileNotFoundError):
+                path.unlink()
+        except OSError as error:
+            raise _local_error("delete", path, error) from error
 
     def _path(self, key: str) -> Path:
         return self._root / clean_key(key)
 
-    def _stage(self, key: str, data: bytes) -> Path:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".tmp-{uuid.uuid4().hex}"
+    @contextmanager
+    def _staged(self, path: Path, data: bytes) -> Iterator[Path]:
+        """``data`` on disk in a hidden sibling of ``path``; afterwards the sibling is gone and the folder synced."""
+        temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
+            _make_folder(path.parent)
             with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            yield temporary
+            _sync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreUnavailable(f"cannot write {path}: {error.strerror}", remedy="free space or fix permissions") from error
-        return temporary
+            raise _local_error("write", path, error) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """mkdir -p whose every new entry is on disk when it returns."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename_if_absent(temporary: Path, path: Path) -> bool:
+    """For filesystems without hard links: check and rename while the folder itself is locked (released by a crash)."""
+    import fcntl
+
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.exists():
+            return False
+        os.replace(temporary, path)
+        return True
+    finally:
+        os.close(folder)
+
+
+def _local_error(verb: str, path: Path, error: OSError) -> FramelaneError:
+    message = f"cannot {verb} {path}: {error.strerror}"
+    if error.errno == ENOSPC:
+        return StoreUnavailable(message, remedy="free some space")
+    return UsageError(message, remedy="check the path and its permissions")
 
 
 class MemoryStore:
@@ -133,11 +213,11 @@ class MemoryStore:
         from fsspec.implementations.memory import MemoryFileSystem
 
         self._fs = MemoryFileSystem()
-        self._base = "/" + uri.removeprefix("memory://").strip("/")
-        self.root = "memory:/" + self._base
+        self._base = f"/{uri.removeprefix('memory://').strip('/')}".rstrip("/")
+        self.root = f"memory://{self._base.lstrip('/')}"
 
     def uri(self, key: str) -> str:
-        return f"{self.root}/{clean_key(key)}"
+        return f"memory://{self._path(key).lstrip('/')}"
 
     def get(self, key: str) -> bytes:
         return bytes(self._fs.cat_file(self._path(key)))
@@ -156,8 +236,10 @@ class MemoryStore:
         return bool(self._fs.isfile(self._path(key)))
 
     def list(self, prefix: str) -> Iterator[str]:
-        for path in sorted(self._fs.find(f"{self._base}/{prefix}".rstrip("/"))):
-            yield path.removeprefix(self._base + "/")
+        folder = f"{self._base}/{clean_folder(prefix)}"
+        for path in sorted(self._fs.find(folder)):
+            if path.startswith(folder):
+                yield path.removeprefix(f"{self._base}/")
 
     def delete(self, key: str) -> None:
         with suppress(FileNotFoundError):

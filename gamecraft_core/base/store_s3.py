@@ -1,156 +1,186 @@
 """The store on S3 and its relatives (AWS, RADOS Gateway, MinIO-like).
 
-Puts go through boto3, whose calls are all bounded in time and which offers the conditional put; reads and listings
-go through s3fs. A retrying client can meet its own success as 412, so each conditional put carries an attempt id in
-the object's metadata and compares it before it admits defeat.
+Everything goes through boto3, whose calls are all bounded in time (S3Options) and which offers the conditional put.
+A retrying client can meet its own success as 412, so each conditional put carries an attempt id in the object's
+metadata and compares it before it admits defeat. A body that breaks off while it is read escapes the client's own
+retries, so whole reads are repeated here.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import threading
+import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, fields
+from typing import Any
 
-from gamecraft_core.base.errors import StoreUnavailable, UsageError
-from gamecraft_core.base.store import clean_key
+from gamecraft_core.base.errors import FramelaneError, StoreUnavailable, UsageError
+from gamecraft_core.base.store import clean_folder, clean_key
 
 _ATTEMPT = "framelane-attempt"
-_CONNECT_TIMEOUT_S = 5
-_READ_TIMEOUT_S = 30
-_MAX_ATTEMPTS = 5
+_CONNECTIONS = 32
+_CONFLICT_PAUSE_S = 0.05
+_TRANSIENT_STATUS = (408, 425, 429)
+_TRANSIENT_CODES = ("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling")
+_REMEDY = "check the bucket's name, the endpoint (AWS_ENDPOINT_URL or store.endpoint_url) and the AWS_* credentials"
+_REMEDY_AWAY = "check that the endpoint is up and reachable, then run again"
 
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """``endpoint_url``: None takes AWS_ENDPOINT_URL or the provider's default. Credentials come from the environment."""
+    """Where the server is and how long it may take. Credentials come from the environment, as for any AWS client.
+
+    ``endpoint_url``: None takes AWS_ENDPOINT_URL or the provider's own. Timeouts are seconds for one connection and for
+    one silence; ``attempts`` is the number of tries, so no request outlasts attempts x (connect + read) plus the
+    client's back-off (at most 1, 2, 4, ... seconds between tries).
+    """
 
     endpoint_url: str | None = None
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 20.0
+    attempts: int = 4
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> S3Options:
+        """From configuration; an unknown name is a usage error that lists the known ones."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise UsageError("unknown store option", field=f"store.{name}", remedy=f"use one of {', '.join(known)}")
+        return cls(**options)
 
 
 class S3Store:
-    """One prefix of one bucket."""
+    """One prefix of one bucket. Safe to share between threads; pickles as its URI and options."""
 
     def __init__(self, uri: str, options: S3Options) -> None:
-        self._bucket, _, self._prefix = uri.removeprefix("s3://").strip("/").partition("/")
+        self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        self._prefix = prefix.strip("/")
         if not self._bucket:
             raise UsageError(f"{uri!r} names no bucket", remedy="write s3://BUCKET/PREFIX")
         self.root = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._options = options
+        self._lock = threading.Lock()
         self._boto: Any = None
-        self._s3fs: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.root, self._options)
 
     def uri(self, key: str) -> str:
         return f"{self.root}/{clean_key(key)}"
 
     def get(self, key: str) -> bytes:
-        try:
-            return bytes(self._fs.cat_file(self._path(key)))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StoreUnavailable(f"cannot read {self.uri(key)}: {error}") from error
+        for _ in range(self._options.attempts):
+            with self._call("read", key):
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
+            with suppress(StoreUnavailable), self._call("read", key), closing(answer["Body"]) as body:
+                return bytes(body.read())
+        raise StoreUnavailable(f"cannot read {self.uri(key)}: the body keeps breaking off", remedy=_REMEDY_AWAY)
 
     def put(self, key: str, data: bytes) -> None:
-        self._put(key, data)
+        with self._call("write", key):
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
         attempt = uuid.uuid4().hex
-        for _ in range(_MAX_ATTEMPTS):
+        target: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(key)}
+        for conflicts in range(self._options.attempts):
             try:
-                self._put(key, data, IfNoneMatch="*", Metadata={_ATTEMPT: attempt})
+                with self._call("write", key):
+                    self._client.put_object(**target, Body=data, IfNoneMatch="*", Metadata={_ATTEMPT: attempt})
                 return True
-            except ClientError as error:
-                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status == 412:
-                    return self._attempt_of(key) == attempt
-                if status != 409:
-                    self._unavailable(f"cannot write {self.uri(key)}", error)
+            except FileExistsError:
+                with suppress(FileNotFoundError), self._call("look up", key):
+                    return bool(self._client.head_object(**target)["Metadata"].get(_ATTEMPT) == attempt)
+            except _Conflict:
+                pass
+            time.sleep(_CONFLICT_PAUSE_S * 2**conflicts * random.random())
         raise StoreUnavailable(f"{self.uri(key)} stays in conflict with other writers")
 
     def exists(self, key: str) -> bool:
-        self._fs.invalidate_cache()
-        return bool(self._fs.exists(self._path(key)))
+        with suppress(FileNotFoundError), self._call("look up", key):
+            self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+            return True
+        return False
 
     def list(self, prefix: str) -> Iterator[str]:
-        self._fs.invalidate_cache()
-        base = f"{self._bucket}/{self._prefix}".rstrip("/")
-        for path in sorted(self._fs.find(f"{base}/{prefix}".rstrip("/"))):
-            yield path.removeprefix(base + "/")
+        base = f"{self._prefix}/" if self._prefix else ""
+        with self._call("list", prefix):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=base + clean_folder(prefix)):
+                yield from (entry["Key"].removeprefix(base) for entry in page.get("Contents", ()))
 
     def delete(self, key: str) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with self._call("delete", key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
-        except (BotoCoreError, ClientError) as error:
-            self._unavailable(f"cannot delete {self.uri(key)}", error)
-
-    def _put(self, key: str, data: bytes, **extra: Any) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **extra)
-        except ClientError as error:
-            if extra and error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
-                raise
-            self._unavailable(f"cannot write {self.uri(key)}", error)
-        except BotoCoreError as error:
-            self._unavailable(f"cannot write {self.uri(key)}", error)
-
-    def _attempt_of(self, key: str) -> str | None:
-        head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
-        value = head["Metadata"].get(_ATTEMPT)
-        return None if value is None else str(value)
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{clean_key(key)}".lstrip("/")
 
-    def _path(self, key: str) -> str:
-        return f"{self._bucket}/{self._key(key)}"
+    @contextmanager
+    def _call(self, verb: str, key: str) -> Iterator[None]:
+        """Give the client's errors their meaning here."""
+        from botocore.exceptions import BotoCoreError, ClientError
 
-    def _unavailable(self, what: str, error: Exception) -> NoReturn:
-        code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-        if code in ("NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-            raise UsageError(f"{what}: {code}", remedy="check the bucket name, the endpoint and the credentials") from error
-        raise StoreUnavailable(f"{what}: {error}") from error
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise _meaning(error, f"cannot {verb} {self.root}/{key}: {error}") from error
 
     @property
     def _client(self) -> Any:
-        if self._boto is None:
-            import boto3
-            from botocore.config import Config
+        with self._lock:
+            if self._boto is None:
+                self._boto = self._connect()
+            return self._boto
 
-            self._boto = boto3.client(
-                "s3",
-                endpoint_url=self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
-                region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-                config=Config(
-                    connect_timeout=_CONNECT_TIMEOUT_S,
-                    read_timeout=_READ_TIMEOUT_S,
-                    retries={"mode": "standard", "total_max_attempts": _MAX_ATTEMPTS},
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
-        return self._boto
+    def _connect(self) -> Any:
+        """A client of its own session: boto3's shared default session is not safe between threads."""
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
-    @property
-    def _fs(self) -> Any:
-        if self._s3fs is None:
-            import s3fs
+        options = self._options
+        config = Config(
+            connect_timeout=options.connect_timeout_s,
+            read_timeout=options.read_timeout_s,
+            retries={"mode": "standard", "total_max_attempts": options.attempts},
+            max_pool_connections=_CONNECTIONS,
+            # Servers other than AWS refuse the trailing checksums that newer clients send by default.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        session = boto3.session.Session()
+        region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+        try:
+            return session.client("s3", endpoint_url=options.endpoint_url, region_name=region, config=config)
+        except (BotoCoreError, ValueError) as error:
+            raise UsageError(f"cannot open {self.root}: {error}", remedy=_REMEDY) from error
 
-            self._s3fs = s3fs.S3FileSystem(
-                endpoint_url=self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"),
-                config_kwargs={
-                    "connect_timeout": _CONNECT_TIMEOUT_S,
-                    "read_timeout": _READ_TIMEOUT_S,
-                    "request_checksum_calculation": "when_required",
-                    "response_checksum_validation": "when_required",
-                },
-                use_listings_cache=False,
-            )
-        return self._s3fs
+
+class _Conflict(StoreUnavailable):
+    """409: the server is busy with another writer of the same key."""
+
+
+def _meaning(error: Exception, message: str) -> OSError | FramelaneError:
+    """A server that answers but refuses is the user's to put right; one that does not answer may come back."""
+    from botocore.exceptions import ConnectionError, HTTPClientError, IncompleteReadError
+
+    if isinstance(error, (ConnectionError, HTTPClientError, IncompleteReadError)):
+        return StoreUnavailable(message, remedy=_REMEDY_AWAY)
+    response = getattr(error, "response", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = response.get("Error", {}).get("Code", "")
+    if code in ("NoSuchKey", "404"):
+        return FileNotFoundError(message)
+    if status == 412:
+        return FileExistsError(message)
+    if status == 409:
+        return _Conflict(message)
+    if status >= 500 or status in _TRANSIENT_STATUS or code in _TRANSIENT_CODES:
+        return StoreUnavailable(message, remedy=_REMEDY_AWAY)
+    return UsageError(message, remedy=_REMEDY)

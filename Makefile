@@ -1,0 +1,59 @@
+# Every target sets up what it needs; nothing here wants an activated environment.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# More arguments for pytest: make test ARGS="tests/unit -k store"
+ARGS ?= tests
+
+.PHONY: help setup demo test check bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.dev-installed ## create .venv with everything that development needs
+
+demo: $(VENV)/.installed ## run the main job on the embedded sample manifest, into out/demo
+	rm -rf out/demo
+	$(BIN)/python -m jobs.synthesize --preset tiny-gamecraft --manifest jobs/demo/manifest.jsonl --out out/demo --fleet demo
+
+test: setup ## run every test this machine can run
+	bash tests/system_packages.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## format, lint, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup ## run every benchmark (CHECK=1: status 1 where a figure is short of its goal)
+	$(BIN)/python -m tests.bench
+
+bench-%: setup ## run one benchmark: tests/bench/bench_NAME.py
+	$(BIN)/python -m tests.bench $*
+
+clean: ## remove outputs and caches; .venv stays
+	rm -rf out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find actors gamecraft_core infra jobs orchestrator tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: where both a CPU and a CUDA build of the pinned version are offered, the pin takes the CPU one,
+# and what depends on torch then finds it in place.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	@touch $@

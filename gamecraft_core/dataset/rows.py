@@ -1,0 +1,86 @@
+"""A session's row: built from its commit order, stored as a one-row Parquet file. Imports pyarrow: import it late."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gamecraft_core.base.messages import ChunkRecord, CommitOrder, FloatArray
+from gamecraft_core.dataset.schema import SESSION_SCHEMA, TIMINGS
+from gamecraft_core.timeline.camera import keys_and_mouse, session_camera
+
+
+def build_row(order: CommitOrder, *, video_key: str, video_uri: str, video_sha256: str, video_bytes: int) -> bytes:
+    """The session's row as a Parquet file of one row."""
+    spec = order.spec
+    _check_chunks(order)
+    poses, lenses = session_camera(spec.controls, spec.chunk_frames, spec.height, spec.width)
+    keys, mouse = keys_and_mouse(spec.controls, spec.chunk_frames)
+    if not len(poses) == len(lenses) == len(keys) == len(mouse) == spec.num_frames:
+        raise ValueError(f"{spec.session_id}: per-frame lists must have {spec.num_frames} entries")
+    row: dict[str, Any] = {
+        "session_id": spec.session_id,
+        "prompt": spec.prompt,
+        "num_frames": spec.num_frames,
+        "fps": spec.fps,
+        "video": {"bytes": None, "path": video_uri},
+        "video_path": video_key,
+        "video_sha256": video_sha256,
+        "video_bytes": video_bytes,
+        "height": spec.height,
+        "width": spec.width,
+        "keys": keys,
+        "chunks": [_chunk(record) for record in order.chunks],
+        "row": spec.row,
+        "tenant": spec.tenant,
+        "start_kind": spec.start.kind,
+        "start_uri": spec.start.uri,
+        "negative_prompt": spec.negative_prompt,
+        "seed": spec.seed,
+        **asdict(order.provenance),
+    }
+    frames = {"mouse": mouse, "camera_to_world": poses.reshape(-1, 12), "intrinsics": lenses}
+    columns = [
+        _per_frame(frames[field.name]) if field.name in frames else pa.array([row[field.name]], field.type)
+        for field in SESSION_SCHEMA
+    ]
+    return table_bytes(pa.Table.from_arrays(columns, schema=SESSION_SCHEMA))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """``table`` as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def read_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The table in a Parquet file."""
+    return pq.read_table(pa.BufferReader(data), columns=columns)
+
+
+def _check_chunks(order: CommitOrder) -> None:
+    length = order.spec.chunk_frames
+    spans = [(record.index, record.start, record.end) for record in order.chunks]
+    if spans != [(index, index * length, (index + 1) * length) for index in range(order.spec.num_chunks)]:
+        raise ValueError(f"{order.session_id}: chunks {spans} do not tile {order.spec.num_frames} frames")
+
+
+def _chunk(record: ChunkRecord) -> dict[str, Any]:
+    unknown = set(record.timings) - {field.name for field in TIMINGS}
+    if unknown:
+        raise ValueError(f"unknown timings {sorted(unknown)}")
+    values = asdict(record)
+    del values["fragment_key"]
+    return values
+
+
+def _per_frame(values: FloatArray) -> pa.Array:
+    """One list element of fixed-size lists, [frames, k], without a Python object per number."""
+    flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    fixed = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), fixed)

@@ -1,0 +1,43 @@
+"""What surrounds the tokens of one denoise call: where they lie, which text goes with them.
+
+Invariant: nothing here belongs to a module; it is made for a call (or a layout) and passed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gamecraft_core.parallel.shard import Shard
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """A prompt's real tokens: LLM ``states`` [tokens, text width] and ``pooled`` [pooled width]."""
+
+    states: Tensor
+    pooled: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """The video tokens' grid (time, height, width), this rank's shard of them, its rows of the rotary table.
+
+    ``keep`` is the first token, counted over all ranks, whose prediction is wanted; None asks for every row,
+    those of the text in the last block included.
+    """
+
+    grid: Grid
+    shard: Shard
+    rope: Tensor
+    keep: int | None = None
+
+    @property
+    def kept(self) -> slice:
+        """This rank's rows of the joint tokens that the last block has to produce."""
+        if self.keep is None:
+            return slice(None)
+        return slice(self.shard.local_index(self.keep), self.shard.local)

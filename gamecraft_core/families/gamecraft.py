@@ -1,0 +1,208 @@
+"""Hunyuan-GameCraft: a trunk with a camera encoder, and how one chunk is conditioned and denoised.
+
+The model input is 33 channels: noisy latents, history latents (zero on new frames) and a mask (1 on history); the
+camera enters as tokens added to the patches. History frames are fed clean at every step and are never predicted.
+All state of a denoise (camera tokens, step caches) lives in the call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gamecraft_core.attention.kernel import pick_kernel
+from gamecraft_core.attention.ulysses import JointAttention
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload, TextStates
+from gamecraft_core.base.preset import DitConfig, Preset
+from gamecraft_core.dit.embed import patchify, unpatchify
+from gamecraft_core.dit.memo import StepMemo
+from gamecraft_core.dit.rope import RopeTables
+from gamecraft_core.dit.stream import Grid, Prompt, Stream
+from gamecraft_core.dit.trunk import Observer, Trunk, unobserved
+from gamecraft_core.families.camera_net import CameraNet
+from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
+from gamecraft_core.parallel.collective import Collective
+from gamecraft_core.parallel.shard import Shard, pad_rows
+from gamecraft_core.sampling.denoise import OnStep, denoise
+from gamecraft_core.sampling.guidance import combine, is_guided
+from gamecraft_core.sampling.noise import draw
+from gamecraft_core.timeline.camera import control_rows, intrinsics, relative_c2w
+from gamecraft_core.timeline.planner import ChunkPlan, plan_chunk
+from gamecraft_core.timeline.schedule import cached_steps, make_schedule
+
+#: Pixels per latent, each way.
+SPATIAL_RATIO = 8
+
+
+class GameCraft(Trunk):
+    """The published model: its state dict's keys and shapes are the official ones."""
+
+    def __init__(self, config: DitConfig) -> None:
+        super().__init__(config, in_channels=2 * config.in_channels + 1)
+        self.camera_net = CameraNet(
+            config.camera_in_channels,
+            config.camera_down_coef,
+            config.in_channels,
+            config.patch_size,
+            config.hidden_size,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.img_in.proj.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the trunk's weights; the camera encoder and the output projection may be finer."""
+        return self.img_in.proj.weight.dtype
+
+
+def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) -> GameCraft:
+    """A model whose weights are still to be filled: on ``meta`` without storage, elsewhere with undefined values.
+
+    The camera encoder and the output projection are float32 whatever ``dtype`` is, as in the published code.
+    """
+    with torch.device("meta"):
+        model = GameCraft(preset.dit).to(dtype)
+    model.camera_net.float()
+    model.final_layer.linear.float()
+    if torch.device(device).type != "meta":
+        model.to_empty(device=device)
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(slots=True)
+class Branch:
+    """One guidance branch of one denoise call: prompt, camera tokens of this rank's rows, step cache."""
+
+    prompt: Prompt
+    camera: Tensor
+    memo: StepMemo = field(default_factory=StepMemo)
+
+
+class GameCraftDenoiser:
+    """Denoises chunks on one rank; stateless between calls but for tables that depend on the stream only."""
+
+    def __init__(self, preset: Preset, model: GameCraft, collective: Collective, *, step_cache: bool = False) -> None:
+        config = preset.dit
+        self.model = model
+        self.attend = JointAttention(pick_kernel(preset.runtime.attention, model.device, model.dtype), collective)
+        self._collective = collective
+        self._config = config
+        self._ropes = RopeTables(config.rope_dim_list, config.rope_theta, model.device)
+        self._step_cache = step_cache
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        order: DenoiseOrder,
+        text: TextPayload,
+        history: FloatArray,
+        *,
+        on_step: OnStep | None = None,
+        noise: FloatArray | None = None,
+    ) -> FloatArray:
+        """New latents [16, T_new, h, w] after ``history`` [16, 1 (an image) or T_new, h, w].
+
+        Every rank of the group calls with the same arguments and gets the same result. ``noise`` [16, T_new, h, w]
+        replaces the draw from the order's seed.
+        """
+        plan = plan_chunk(order.index, order.chunk_frames, history.shape[1])
+        height, width = order.height // SPATIAL_RATIO, order.width // SPATIAL_RATIO
+        shape = (self._config.out_channels, plan.new_latents, height, width)
+        if noise is None:
+            noise = draw(order.seed, order.index, "start_noise", shape)
+        if noise.shape != shape or history.shape != (*shape[:1], plan.history_latents, *shape[2:]):
+            raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape}")
+        stream = self.stream((plan.total_latents, height, width), keep_frames=plan.history_latents)
+        branches = self._branches(order, text, plan, stream)
+        schedule = make_schedule(order.steps, order.shift)
+        reused = cached_steps(order.steps) if self._step_cache else frozenset()
+        past = self._tensor(history)
+
+        def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
+            video = with_history(past, latents)
+            velocities = [self.predict(video, branch, timestep, stream, reuse=step in reused) for branch in branches]
+            return combine(velocities, order.guidance)[:, plan.history_latents :]
+
+        latents = denoise(self._tensor(noise), schedule, predict, on_step)
+        result: FloatArray = latents.cpu().numpy()
+        return result
+
+    def stream(self, latent_shape: Grid, keep_frames: int | None) -> Stream:
+        """The stream of latents (T, h, w); predictions are wanted from latent frame ``keep_frames`` on, or all."""
+        t, h, w = (size // part for size, part in zip(latent_shape, self._config.patch_size, strict=True))
+        shard = Shard(t * h * w, self._collective.rank, self._collective.world)
+        keep = None if keep_frames is None else keep_frames * h * w
+        return Stream((t, h, w), shard, self._ropes.rows((t, h, w), shard), keep)
+
+    def predict(
+        self,
+        video: Tensor,
+        branch: Branch,
+        timestep: float,
+        stream: Stream,
+        *,
+        reuse: bool = False,
+        observe: Observer = unobserved,
+    ) -> Tensor:
+        """Velocity [16, T, h, w] of the model input ``video`` [33, T, h, w], zero before the frames to keep.
+
+        With ``reuse`` it comes from the branch's step cache and ``video`` has no influence.
+        """
+        moment = torch.tensor(timestep, dtype=torch.float32, device=video.device)
+        if reuse:
+            values = self.model.reuse(branch.memo, stream, branch.prompt, moment, self.attend, observe)
+        else:
+            patches = stream.shard.take(patchify(video, self._config.patch_size))
+            tokens = self.model.img_in(patches)
+            observe("img_in", tokens)
+            memo = branch.memo if self._step_cache else None
+            values = self.model(tokens + branch.camera, stream, branch.prompt, moment, self.attend, memo, observe)
+        local = pad_rows(values, stream.shard.local, front=stream.shard.local - len(values))
+        whole = self._collective.all_gather(local)[: stream.shard.total]
+        return unpatchify(whole.float(), stream.grid, self._config.patch_size)
+
+    def branch(self, states: TextStates, camera: Tensor, stream: Stream) -> Branch:
+        """A branch from a prompt and the camera tokens of the new frames, before which history sees no camera."""
+        history = self.model.camera_net.zero_token().expand(stream.shard.total - len(camera), -1)
+        prompt = Prompt(self._tensor(states.states), self._tensor(states.pooled))
+        return Branch(prompt, stream.shard.take(torch.cat([history, camera])))
+
+    def _branches(self, order: DenoiseOrder, text: TextPayload, plan: ChunkPlan, stream: Stream) -> list[Branch]:
+        """[unconditional, conditional], or the conditional alone where no guidance acts."""
+        rows = control_rows(order.control, order.chunk_frames)
+        lens = self._tensor(intrinsics(rows[: order.chunk_frames], order.height, order.width))
+        poses = self._tensor(relative_c2w(rows, order.chunk_frames))
+        branches = [self.branch(text.positive, self._camera(poses, lens, order), stream)]
+        if is_guided(order.guidance):
+            if text.negative is None:
+                raise ValueError("guidance needs the negative prompt's states")
+            branches.insert(0, self.branch(text.negative, self._still_camera(lens, order, plan), stream))
+        return branches
+
+    def _camera(self, poses: Tensor, lens: Tensor, order: DenoiseOrder) -> Tensor:
+        tokens: Tensor = self.model.camera_net(round_to_bf16(plucker_maps(poses, lens, order.height, order.width)))
+        return tokens
+
+    def _still_camera(self, lens: Tensor, order: DenoiseOrder, plan: ChunkPlan) -> Tensor:
+        """Tokens of a camera that does not move. With one lens throughout all latent frames are equal: make one."""
+        identity = torch.eye(4, device=lens.device)
+        if bool((lens == lens[0]).all()):
+            return self._camera(identity[None], lens[:1], order).repeat(plan.new_latents, 1)
+        return self._camera(identity.expand(len(lens), -1, -1), lens, order)
+
+    def _tensor(self, array: FloatArray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.model.device)
+
+
+def with_history(past: Tensor, latents: Tensor) -> Tensor:
+    """The model input [33, T, h, w]: history before new latents, history before zeros, 1 before 0."""
+    video = torch.cat([past, latents], dim=1)
+    clean = torch.cat([past, torch.zeros_like(latents)], dim=1)
+    mask = torch.zeros_like(video[:1])
+    mask[:, : past.shape[1]] = 1
+    return torch.cat([video, clean, mask])

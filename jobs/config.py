@@ -1,0 +1,166 @@
+"""A run's configuration: preset, fleet, limits and options, resolved to one frozen value that is stored with the run.
+
+Invariants: nothing is read from the environment; whatever a file or ``--set`` holds, a mistake in it is a UsageError
+that names the key and a remedy.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from actors.fleet_spec import FleetSpec
+from gamecraft_core.base.errors import BadInput, UsageError
+from gamecraft_core.base.preset import Preset, Strict
+from jobs.overrides import apply_sets, explain, nearest
+from orchestrator.limits import Limits
+from orchestrator.manifest.rows import check_preset
+
+PRESETS = Path(__file__).resolve().parent / "presets"
+FLEETS = PRESETS / "fleets"
+
+#: Preset keys that may name a file beside the preset's own.
+_PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"))
+_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
+_BUILT_IN = "presets:"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StoreOptions(Strict):
+    """How stores are reached. Fits ``S3Options``; credentials come from the environment alone."""
+
+    endpoint_url: str | None = None
+
+
+class OutputOptions(Strict):
+    """What is written, beside the videos, and whether a session may change its SP degree."""
+
+    keep_latents: bool = False
+    rows_per_shard: int = Field(default=1000, ge=1, le=1_000_000)
+    allow_sp_moves: bool = False
+
+
+class RunConfig(Strict):
+    """Everything that a run was asked for, apart from its manifest and its output."""
+
+    preset: Preset
+    #: What the fleet holds beside ``preset``; a manifest row may name any of them.
+    other_presets: tuple[Preset, ...] = ()
+    fleet: FleetSpec
+    limits: Limits = Limits()
+    store: StoreOptions = StoreOptions()
+    output: OutputOptions = OutputOptions()
+
+    @property
+    def presets(self) -> dict[str, Preset]:
+        """By name, the run's own first."""
+        return {preset.name: preset for preset in (self.preset, *self.other_presets)}
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def fleet_names() -> list[str]:
+    return sorted(path.stem for path in FLEETS.glob("*.yaml"))
+
+
+def load_preset(name_or_path: str) -> Preset:
+    """A built-in preset, or one from a YAML file, whose './' paths are relative to that file."""
+    path = _find(name_or_path, PRESETS, preset_names(), "preset")
+    values = _read_yaml(path)
+    for group, key in _PATH_KEYS:
+        section = values.get(group)
+        if isinstance(section, dict) and str(section.get(key)).startswith(("./", "../")):
+            section[key] = os.path.normpath(path.parent / section[key])
+    return _build(Preset, values, f"preset {path.stem}")
+
+
+def load_fleet(name_or_path: str) -> FleetSpec:
+    """A built-in fleet, or one from a YAML file."""
+    path = _find(name_or_path, FLEETS, fleet_names(), "fleet")
+    return _build(FleetSpec, _read_yaml(path), f"fleet {path.stem}")
+
+
+def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, keep_latents: bool = False) -> RunConfig:
+    """The configuration of a run; ``sets`` are ``KEY=VALUE`` overrides and win over everything else."""
+    base = RunConfig(
+        preset=load_preset(preset), fleet=load_fleet(fleet), output=OutputOptions(keep_latents=keep_latents)
+    )
+    values = apply_sets(RunConfig, base.model_dump(exclude={"other_presets"}), sets)
+    config = _build(RunConfig, values, "the configuration")
+    others = tuple(load_preset(name) for name in config.fleet.presets if name != config.preset.name)
+    for each in (config.preset, *others):
+        _check(each)
+    return config.model_copy(update={"other_presets": others})
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The part of ``config`` that shapes the output: an output belongs to one manifest and one identity.
+
+    Where a run happens does not count: not its fleet, limits, store or device, nor the folder this code lies in.
+    """
+    values = public(config)
+    for preset in (values["preset"], *values["other_presets"]):
+        del preset["runtime"]["device"]
+        for group, key in _PATH_KEYS:
+            if preset[group][key]:
+                preset[group][key] = preset[group][key].replace(f"{PRESETS}{os.sep}", _BUILT_IN)
+    output = {key: values["output"][key] for key in ("keep_latents", "rows_per_shard")}
+    return {"preset": values["preset"], "other_presets": values["other_presets"], "output": output}
+
+
+def public(config: RunConfig) -> dict[str, Any]:
+    """``config`` as JSON values that may be shown and stored: without user names and passwords in URIs."""
+    cleaned: dict[str, Any] = _without_userinfo(config.model_dump(mode="json"))
+    return cleaned
+
+
+def _without_userinfo(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_userinfo(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_userinfo(item) for item in value]
+    return _USERINFO.sub("", value) if isinstance(value, str) else value
+
+
+def _check(preset: Preset) -> None:
+    """Refuse a preset whose own defaults no session could start with."""
+    try:
+        check_preset(preset)
+    except BadInput as error:
+        raise UsageError(f"preset {preset.name}: {error.message}", field=error.field, remedy=error.remedy) from error
+
+
+def _find(name_or_path: str, folder: Path, names: Sequence[str], what: str) -> Path:
+    if name_or_path in names:
+        return folder / f"{name_or_path}.yaml"
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path).absolute()
+    raise UsageError(f"unknown {what} {name_or_path!r}", field=what, remedy=nearest(name_or_path, names))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not readable YAML: {error}", remedy="correct it") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no keys", remedy="write KEY: VALUE lines")
+    return values
+
+
+def _build(model: type[Model], values: dict[str, Any], what: str) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, model, what) from error

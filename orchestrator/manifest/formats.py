@@ -1,0 +1,147 @@
+"""JSON Lines, CSV and Parquet as one stream of raw rows, numbered from 1 in file order; blank lines do not count.
+
+Invariants: one bad line is one bad row and the next is read; memory is bounded by a line (JSON Lines, CSV) or a batch
+(Parquet). Only a file that cannot be read as its format at all raises UsageError.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from gamecraft_core.base.errors import UsageError
+from orchestrator.manifest.fields import shown
+
+MAX_LINE_BYTES = 4 << 20
+#: Together with the csv module's limit of 128 KiB a cell this makes a line cut at MAX_LINE_BYTES always a bad row.
+MAX_CSV_COLUMNS = 32
+PARQUET_BATCH_ROWS = 256
+
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A row's cells as the file has them; ``problem`` (reason, remedy) where it could not be read."""
+
+    number: int
+    cells: dict[str, Any] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+
+
+def format_of(uri: str) -> str:
+    """``jsonl``, ``csv`` or ``parquet``, by the name's ending."""
+    for suffix, name in _SUFFIXES.items():
+        if uri.lower().endswith(suffix):
+            return name
+    raise UsageError(f"{uri!r} has no known ending", field="manifest", remedy=f"use one of {' '.join(_SUFFIXES)}")
+
+
+def read_rows(file: BinaryIO, file_format: str) -> Iterator[RawRow]:
+    """Every row of ``file``, which is read once, from its start."""
+    return {"jsonl": _jsonl_rows, "csv": _csv_rows, "parquet": _parquet_rows}[file_format](file)
+
+
+def _jsonl_rows(file: BinaryIO) -> Iterator[RawRow]:
+    lines = (line for line in _lines(file) if line.strip())
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MAX_LINE_BYTES:
+            yield RawRow(number, problem=(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", "shorten it"))
+            continue
+        try:
+            value = json.loads(line.decode(), object_pairs_hook=_unique_keys)
+        except UnicodeDecodeError:
+            yield RawRow(number, problem=("the line is not valid UTF-8", "save the manifest as UTF-8"))
+        except (ValueError, RecursionError) as error:
+            yield RawRow(number, problem=(f"the line is not readable JSON: {error}", "write one JSON object a line"))
+        else:
+            if isinstance(value, dict):
+                yield RawRow(number, value)
+            else:
+                yield RawRow(number, problem=(f"{shown(value)} is not an object", "write one JSON object a line"))
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_repeated([key for key, _ in pairs], ValueError)
+    return dict(pairs)
+
+
+def _csv_rows(file: BinaryIO) -> Iterator[RawRow]:
+    # Bytes that are not UTF-8 become lone surrogates, which the row's own checks refuse by field.
+    reader = csv.reader(line.decode(errors="surrogateescape") for line in _lines(file))
+    header = _csv_header(reader)
+    number = 0
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            number += 1
+            yield RawRow(number, problem=(f"the line is not readable CSV: {error}", "quote cells that hold quotes"))
+            continue
+        if cells is None:
+            return
+        if not any(cells):
+            continue
+        number += 1
+        if len(cells) == len(header):
+            yield RawRow(number, {name: cell for name, cell in zip(header, cells, strict=True) if cell})
+        else:
+            reason = f"the row has {len(cells)} cells and the header {len(header)}"
+            yield RawRow(number, problem=(reason, "quote cells that hold commas"))
+
+
+def _csv_header(reader: Iterator[list[str]]) -> list[str]:
+    try:
+        header = [name.strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise UsageError(f"unreadable CSV header: {error}", field="manifest", remedy="check the file") from error
+    if len(header) > MAX_CSV_COLUMNS:
+        raise UsageError(f"{len(header)} CSV columns are too many", field="manifest", remedy="check the header line")
+    _refuse_repeated(header, UsageError)
+    return header
+
+
+def _refuse_repeated(names: Sequence[str], error: type[Exception]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise error(f"column {shown(repeated[0])} is there twice")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines without the byte order mark; of an overlong one only the first MAX_LINE_BYTES + 1 bytes."""
+    first = True
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = file.readline(MAX_LINE_BYTES + 1)
+        yield line.removeprefix(_BOM) if first else line
+        first = False
+
+
+def _parquet_rows(file: BinaryIO) -> Iterator[RawRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        parquet = pq.ParquetFile(file)
+        _refuse_repeated(parquet.schema_arrow.names, UsageError)
+        for batch in parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+            for position in range(batch.num_rows):
+                number += 1
+                yield _parquet_row(batch.slice(position, 1), number)
+    except (pa.ArrowException, OSError) as error:
+        reason = f"the Parquet file cannot be read after row {number}: {error}"
+        raise UsageError(reason, field="manifest", remedy="write it again; plain columns, no encryption") from error
+
+
+def _parquet_row(row: Any, number: int) -> RawRow:
+    try:
+        return RawRow(number, row.to_pylist()[0])
+    except (ValueError, OverflowError, TypeError) as error:
+        return RawRow(number, problem=(f"a cell cannot be read: {error}", "use text, numbers and lists"))

@@ -1,0 +1,136 @@
+"""A manifest: the file whose rows are a run's sessions, read in order and as often as wanted.
+
+Invariants: rows come in file order, each as a SessionSpec or as its errors; session ids are unique among the specs.
+A local file is streamed; one from elsewhere is fetched once, so that its hash and its rows are of the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from gamecraft_core.base.errors import BadInput, UsageError
+from gamecraft_core.base.inputs import read_bytes
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.store import scheme_of
+from orchestrator.manifest.formats import RawRow, format_of, read_rows
+from orchestrator.manifest.rows import RowError, RowErrors, RowReader, refused
+from orchestrator.manifest.sources import Sources
+
+#: Of a manifest that is fetched; local ones may have any size.
+MAX_FETCHED_BYTES = 512 << 20
+MAX_LISTED_ERRORS = 1000
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a manifest holds. ``errors`` is bounded; ``bad`` counts rows, all of them."""
+
+    rows: int
+    good: int
+    bad: int
+    chunks: int
+    frames: int
+    errors: tuple[RowError, ...]
+
+
+class Manifest:
+    """The rows of ``uri``, validated against ``presets``. ``options``: see ``S3Options``."""
+
+    def __init__(
+        self, uri: str, presets: Mapping[str, Preset], default_preset: str, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._format = format_of(uri)
+        self._local = scheme_of(uri) == "file"
+        if self._local:
+            uri = Path(os.path.abspath(unquote(urlsplit(uri).path) if "://" in uri else uri)).as_uri()
+        self.uri = uri
+        self._options = options
+        self._reader = RowReader(presets, default_preset, Sources(uri.rpartition("/")[0], options))
+
+    def rows(self) -> Iterator[SessionSpec | RowErrors]:
+        """Every row in file order. Derived ids that repeat get -2, -3, ...; a given id that repeats is an error."""
+        taken: dict[str, int] = {}
+        empty = True
+        with self._open() as file:
+            for raw in read_rows(file, self._format):
+                empty = False
+                yield self._settle(raw, taken)
+        if empty:
+            raise UsageError(f"{self.uri} has no rows", field="manifest", remedy="give at least one session")
+
+    def sha256(self) -> str:
+        """Hash of the file's bytes."""
+        sha = hashlib.sha256()
+        with self._open() as file:
+            while block := file.read(_BLOCK):
+                sha.update(block)
+        return sha.hexdigest()
+
+    def survey(self) -> Survey:
+        """Read it all and count."""
+        rows = good = chunks = frames = 0
+        errors: list[RowError] = []
+        for row in self.rows():
+            rows += 1
+            if isinstance(row, SessionSpec):
+                good += 1
+                chunks += row.num_chunks
+                frames += row.num_frames
+            else:
+                errors += row.errors[: MAX_LISTED_ERRORS - len(errors)]
+        return Survey(rows, good, rows - good, chunks, frames, tuple(errors))
+
+    def _settle(self, raw: RawRow, taken: dict[str, int]) -> SessionSpec | RowErrors:
+        """Validate one row and see that its id is its own; ``taken`` counts the rows behind every id so far."""
+        if raw.problem:
+            return refused(raw.number, "", ("row", *raw.problem))
+        result = self._reader.read(raw.cells, raw.number)
+        name = result.session_id
+        repeated = bool(name) and name in taken
+        taken[name] = taken.get(name, 0) + 1
+        if not repeated:
+            return result
+        if isinstance(result, SessionSpec) and raw.cells.get("session_id") is None:
+            return _with_free_id(result, taken)
+        problem = RowError(raw.number, name, "session_id", f"{name!r} is the id of an earlier row", "give each its own")
+        earlier = result.errors if isinstance(result, RowErrors) else ()
+        return RowErrors(raw.number, name, (*earlier, problem))
+
+    def _open(self) -> BinaryIO:
+        if not self._local:
+            return io.BytesIO(self._fetched)
+        path = unquote(urlsplit(self.uri).path)
+        try:
+            if not os.path.isfile(path):
+                raise FileNotFoundError(2, "no such file")
+            return open(path, "rb")
+        except OSError as error:
+            reason = f"cannot read {path}: {error.strerror}"
+            raise UsageError(reason, field="manifest", remedy="check the path") from error
+
+    @cached_property
+    def _fetched(self) -> bytes:
+        try:
+            return read_bytes(self.uri, "manifest", max_bytes=MAX_FETCHED_BYTES, options=self._options)
+        except BadInput as error:
+            raise UsageError(error.message, field=error.field, remedy=error.remedy) from error
+
+
+def _with_free_id(spec: SessionSpec, taken: dict[str, int]) -> SessionSpec:
+    """``spec`` under the next free ID-2, ID-3, ...: rows of equal content stay separate sessions."""
+    number = taken[spec.session_id]
+    while (session_id := f"{spec.session_id}-{number}") in taken:
+        number += 1
+    taken[session_id] = 1
+    return replace(spec, session_id=session_id)
