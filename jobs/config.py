@@ -96,10 +96,13 @@ def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, kee
     )
     values = apply_sets(RunConfig, base.model_dump(exclude={"other_presets"}), sets)
     config = _build(RunConfig, values, "the configuration")
-    others = tuple(load_preset(name) for name in config.fleet.presets if name != config.preset.name)
-    for each in (config.preset, *others):
+    others = tuple(load_preset(name) for name in config.fleet.presets if name not in (preset, config.preset.name))
+    config = config.model_copy(update={"other_presets": others})
+    if len(config.presets) <= len(others):
+        raise UsageError("two presets of the fleet have one name", field="fleet.presets", remedy="rename one")
+    for each in config.presets.values():
         _check(each)
-    return config.model_copy(update={"other_presets": others})
+    return config
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ meant. Values are YAML; where the field takes text, the text is taken as written
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Union, get_args, get_origin
 
@@ -20,12 +20,16 @@ _PRESET = "preset"
 
 
 def apply_sets(model: type[BaseModel], values: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
-    """``values`` (a dump of ``model``) with every ``KEY=VALUE`` of ``sets`` put in; later ones win. Not validated."""
+    """``values`` (a dump of ``model``) with every ``KEY=VALUE`` of ``sets`` put in; later ones win. Not validated.
+
+    A field that the dump leaves out cannot be set.
+    """
+    leaves = {name: annotation for name, annotation in _leaves(model) if name.partition(".")[0] in values}
     for item in sets:
         key, equals, text = item.partition("=")
         if not equals:
             raise UsageError(f"--set {item!r} has no value", field="--set", remedy="write --set KEY=VALUE")
-        path, annotation = _find(model, key.strip())
+        path, annotation = _find(leaves, key.strip())
         *groups, leaf = path
         target = values
         for group in groups:
@@ -50,9 +54,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
 
 
-def _find(model: type[BaseModel], key: str) -> tuple[list[str], Any]:
+def _find(leaves: Mapping[str, Any], key: str) -> tuple[list[str], Any]:
     """Path from the root and annotation of the leaf that ``key`` names."""
-    leaves = dict(_leaves(model))
     for candidate in (key, f"{_PRESET}.{key}"):
         if candidate in leaves:
             return candidate.split("."), leaves[candidate]
@@ -60,7 +63,7 @@ def _find(model: type[BaseModel], key: str) -> tuple[list[str], Any]:
     inside = [name for name in (*known, *leaves) if name.startswith(f"{key}.")]
     if inside:
         raise UsageError(f"{key!r} is a group of keys", field="--set", remedy=f"set one of {', '.join(inside)}")
-    raise UsageError(f"unknown key {key}", field="--set", remedy=_meant_key(key, known))
+    raise UsageError(f"unknown key {key}", field="--set", remedy=_meant_key(_short(key), known))
 
 
 def _short(name: str) -> str:

@@ -171,9 +171,7 @@ class Board:
         if kind in ("text", "encode", "denoise", "decode"):
             pinned = session.sp_degree if kind == "denoise" and not self._allow_sp_moves else None
             need = (kind, session.spec.preset, pinned)
-        return Task(
-            kind=kind, need=need, rank=policy.rank(session, index), ready_at=now, session=session, index=index
-        )
+        return Task(kind=kind, need=need, rank=policy.rank(session, index), ready_at=now, session=session, index=index)
 
     @staticmethod
     def _chunk(session: Session, index: int, receipt: Receipt, queued: float) -> Chunk:

@@ -117,9 +117,9 @@ class Scheduler:
     def in_flight(self, stage: Stage) -> int:
         return sum(len(slot.tasks) for slot in self._slots[stage])
 
-    def load(self, lane: Lane) -> int:
-        slot = self._by_name.get(lane.name)
-        return len(slot.tasks) if slot else 0
+    def busy(self, stage: Stage) -> int:
+        """Lanes of ``stage`` that hold work."""
+        return sum(bool(slot.tasks) for slot in self._slots[stage])
 
     def stranded(self) -> Need | None:
         """A need with a ready task that no lane of the fleet can ever meet, if there is one."""

@@ -8,12 +8,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import s3
 from tests.servers.cluster import RayCluster, local_cluster
 
 pytest_plugins = ["pytester", "tests.skip_guard"]
+
+# The machines are shared: how long an example takes says nothing about the code.
+hypothesis.settings.register_profile("framelane", deadline=None)
+hypothesis.settings.load_profile("framelane")
 
 ROOT = Path(__file__).resolve().parents[1]
 

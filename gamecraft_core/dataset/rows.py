@@ -27,7 +27,8 @@ def build_row(order: CommitOrder, *, video_key: str, video_uri: str, video_sha25
         "prompt": spec.prompt,
         "num_frames": spec.num_frames,
         "fps": spec.fps,
-        "video": {"bytes": None, "path": video_uri},
+        # An absolute path for a folder: Hugging Face's opener folds the slashes of file:///.
+        "video": {"bytes": None, "path": video_uri.removeprefix("file://")},
         "video_path": video_key,
         "video_sha256": video_sha256,
         "video_bytes": video_bytes,
@@ -52,9 +53,11 @@ def build_row(order: CommitOrder, *, video_key: str, video_uri: str, video_sha25
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """``table`` as a Parquet file."""
+    """``table`` as a Parquet file. An empty one gets no row group: Hugging Face fails on a group without rows."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        if table.num_rows:
+            writer.write_table(table)
     return bytes(sink.getvalue())
 
 

@@ -15,7 +15,7 @@ from gamecraft_core.base.messages import STAGES
 
 SCHEMA_VERSION = 1
 
-#: The form that Hugging Face decodes: ``path`` is absolute, ``bytes`` stays null.
+#: The form that Hugging Face decodes: ``path`` is absolute (a URI, or a plain path for a folder), ``bytes`` stays null.
 VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 TIMINGS = pa.struct([(stage, pa.float64()) for stage in ("queue", *STAGES)])

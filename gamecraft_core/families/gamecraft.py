@@ -30,7 +30,8 @@ from gamecraft_core.sampling.denoise import OnStep, denoise
 from gamecraft_core.sampling.guidance import combine, is_guided
 from gamecraft_core.sampling.noise import draw
 from gamecraft_core.timeline.camera import control_rows, intrinsics, relative_c2w
-from gamecraft_core.timeline.planner import ChunkPlan, plan_chunk
+from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.timeline.planner import plan_chunk
 from gamecraft_core.timeline.schedule import cached_steps, make_schedule
 
 #: Pixels per latent, each way.
@@ -118,7 +119,7 @@ class GameCraftDenoiser:
         if noise.shape != shape or history.shape != (*shape[:1], plan.history_latents, *shape[2:]):
             raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape}")
         stream = self.stream((plan.total_latents, height, width), keep_frames=plan.history_latents)
-        branches = self._branches(order, text, plan, stream)
+        branches = self.branches(order, text, stream)
         schedule = make_schedule(order.steps, order.shift)
         reused = cached_steps(order.steps) if self._step_cache else frozenset()
         past = self._tensor(history)
@@ -172,7 +173,7 @@ class GameCraftDenoiser:
         prompt = Prompt(self._tensor(states.states), self._tensor(states.pooled))
         return Branch(prompt, stream.shard.take(torch.cat([history, camera])))
 
-    def _branches(self, order: DenoiseOrder, text: TextPayload, plan: ChunkPlan, stream: Stream) -> list[Branch]:
+    def branches(self, order: DenoiseOrder, text: TextPayload, stream: Stream) -> list[Branch]:
         """[unconditional, conditional], or the conditional alone where no guidance acts."""
         rows = control_rows(order.control, order.chunk_frames)
         lens = self._tensor(intrinsics(rows[: order.chunk_frames], order.height, order.width))
@@ -181,18 +182,18 @@ class GameCraftDenoiser:
         if is_guided(order.guidance):
             if text.negative is None:
                 raise ValueError("guidance needs the negative prompt's states")
-            branches.insert(0, self.branch(text.negative, self._still_camera(lens, order, plan), stream))
+            branches.insert(0, self.branch(text.negative, self._still_camera(lens, order), stream))
         return branches
 
     def _camera(self, poses: Tensor, lens: Tensor, order: DenoiseOrder) -> Tensor:
         tokens: Tensor = self.model.camera_net(round_to_bf16(plucker_maps(poses, lens, order.height, order.width)))
         return tokens
 
-    def _still_camera(self, lens: Tensor, order: DenoiseOrder, plan: ChunkPlan) -> Tensor:
+    def _still_camera(self, lens: Tensor, order: DenoiseOrder) -> Tensor:
         """Tokens of a camera that does not move. With one lens throughout all latent frames are equal: make one."""
         identity = torch.eye(4, device=lens.device)
         if bool((lens == lens[0]).all()):
-            return self._camera(identity[None], lens[:1], order).repeat(plan.new_latents, 1)
+            return self._camera(identity[None], lens[:1], order).repeat(clip_latents(order.chunk_frames), 1)
         return self._camera(identity.expand(len(lens), -1, -1), lens, order)
 
     def _tensor(self, array: FloatArray) -> Tensor:

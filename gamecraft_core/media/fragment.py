@@ -103,10 +103,10 @@ def _to_yuv(rgb: npt.NDArray[np.uint8]) -> Any:
 
 def init_length(data: bytes) -> int:
     """Bytes before the first media segment: the ``ftyp`` and ``moov`` boxes."""
-    for kind, start, _ in _boxes(data):
-        if kind == b"moof":
-            return start
-    raise ValueError("not a fragmented MP4: it holds no media segment")
+    starts = [start for kind, start in _boxes(data) if kind == b"moof"]
+    if not starts:
+        raise ValueError("not a fragmented MP4: it holds no media segment")
+    return starts[0]
 
 
 def join(fragments: Iterable[Fragment | bytes]) -> bytes:
@@ -139,12 +139,12 @@ def probe(data: bytes) -> VideoFacts:
         return VideoFacts(len(times), rate, stream.width, stream.height, monotonic)
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Top-level boxes as (kind, start, end). Our own muxer writes 32-bit sizes only; anything else is damage."""
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Kind and start of each top-level box. Our own muxer writes 32-bit sizes only; anything else is damage."""
     start = 0
     while start < len(data):
         size = int.from_bytes(data[start : start + 4])
         if size < 8 or start + size > len(data):
             raise ValueError(f"damaged MP4 box at byte {start}")
-        yield data[start + 4 : start + 8], start, start + size
+        yield data[start + 4 : start + 8], start
         start += size

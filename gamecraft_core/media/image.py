@@ -105,6 +105,8 @@ def _opened(source: bytes | BinaryIO, max_pixels: int, field: str) -> Iterator[I
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation: 1 is upright, 5 to 8 swap the sides."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the whole file in search of a late one
     return int(image.getexif().get(0x0112, 1))
 
 

@@ -8,6 +8,7 @@ without any gets seeded draws.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,14 @@ def build_llm(preset: Preset, device: torch.device) -> nn.Module:
         )
     config.num_hidden_layers = layers
     with torch.device("meta"):
-        model = LlamaModel(config)
-    model.norm = nn.Identity()  # type: ignore[assignment]
+        model: nn.Module = LlamaModel(config)
+    model.norm = nn.Identity()
     model.rotary_emb = LlamaRotaryEmbedding(config)  # its table is in no checkpoint
 
     def keep(key: str) -> bool:
-        return key.startswith("embed_tokens.") or key.startswith("layers.") and int(key.split(".")[1]) < layers
+        if key.startswith("layers."):
+            return int(key.split(".")[1]) < layers
+        return key.startswith("embed_tokens.")
 
     _fill(preset, folder, model, "text.llm", _LLM_PREFIXES, "embed_tokens.weight", keep)
     return model.to(device)
@@ -59,8 +62,9 @@ def build_clip(preset: Preset, device: torch.device) -> nn.Module:
     folder = local(preset.text.clip, "text.clip")
     config = CLIPTextConfig(**_text_config(folder, "text.clip"))
     with torch.device("meta"):
-        model = CLIPTextModel(config)
-    model.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # in no checkpoint
+        model: nn.Module = CLIPTextModel(config)
+    positions = torch.arange(config.max_position_embeddings)[None]
+    model.get_submodule("embeddings").register_buffer("position_ids", positions, persistent=False)
 
     def keep(key: str) -> bool:
         return key.startswith(("embeddings.", "encoder.", "final_layer_norm.")) and not key.endswith(".position_ids")
@@ -70,8 +74,15 @@ def build_clip(preset: Preset, device: torch.device) -> nn.Module:
 
 
 def _fill(
-    preset: Preset, folder: Path, model: nn.Module, field: str, prefixes: tuple[str, ...], probe: str, keep: Any
+    preset: Preset,
+    folder: Path,
+    model: nn.Module,
+    field: str,
+    prefixes: tuple[str, ...],
+    probe: str,
+    keep: Callable[[str], bool],
 ) -> None:
+    """Weights for ``model`` from ``folder``, whose keys begin with the prefix that ``probe`` is found under."""
     model.to(getattr(torch, preset.runtime.text_dtype))
     if preset.weights.kind == "random" and not has_safetensors(folder):
         fill_random(model, preset.weights.seed)

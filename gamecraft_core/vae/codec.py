@@ -28,7 +28,7 @@ class VaeCodec:
         self._dtype: torch.dtype = getattr(torch, preset.runtime.vae_dtype)
         self._scale = preset.vae.scaling_factor
         self._vae = vae.eval().requires_grad_(False).to(self._device, self._dtype)
-        self._vae = self._vae.to(memory_format=torch.channels_last_3d)
+        self._vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def encode_image(self, pixels: Frames, seed: int) -> FloatArray:
         """One image [H, W, 3] to one history latent frame [16, 1, h, w]."""
@@ -40,7 +40,7 @@ class VaeCodec:
 
     def moments(self, pixels: Frames) -> tuple[Tensor, Tensor]:
         """A clip [F, H, W, 3] to (mean, log variance), each float32 [16, T, h, w] on the CPU."""
-        x = torch.from_numpy(pixels).to(self._device).permute(3, 0, 1, 2)[None]
+        x = torch.tensor(pixels, device=self._device).permute(3, 0, 1, 2)[None]
         x = x.float().div_(127.5).sub_(1.0).to(self._dtype)
         mean, logvar = (part[0].float().cpu() for part in self._vae.encode(x))
         return mean, logvar
@@ -64,7 +64,7 @@ class VaeCodec:
     @torch.inference_mode()
     def decode_float(self, latents: FloatArray) -> Tensor:
         """Latents [16, T, h, w] to float32 frames [3, F, H, W] in 0..1, on the lane's device."""
-        z = torch.from_numpy(np.ascontiguousarray(latents)).to(self._device)[None] / self._scale
+        z = torch.tensor(latents, dtype=torch.float32, device=self._device)[None] / self._scale
         pixels = self._vae.decode(z.to(self._dtype))[0]
         return pixels.float().div_(2.0).add_(0.5).clamp_(0.0, 1.0)
 

@@ -24,7 +24,7 @@ Fill = Callable[[Tensor], object]
 
 
 class Scratch:
-    """The padded convolution input of one call; it grows to the largest that is asked for and is overwritten each time."""
+    """The padded convolution input of one call: as large as the largest yet asked for, overwritten each time."""
 
     def __init__(self) -> None:
         self._flat: Tensor | None = None
@@ -62,10 +62,8 @@ def on_cpu(x: Tensor) -> bool:
 
 def convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
     """``conv(x)``; on a CPU always by oneDNN, whose use PyTorch otherwise refuses to small inputs (10 x slower)."""
-    if on_cpu(x) and torch.backends.mkldnn.is_available():
-        return torch.mkldnn_convolution(
-            x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
-        )
+    if on_cpu(x) and torch._C._has_mkldnn:
+        return torch.mkldnn_convolution(x, conv.weight, conv.bias, (0, 0, 0), conv.stride, conv.dilation, conv.groups)
     out: Tensor = conv(x)
     return out
 
@@ -164,11 +162,11 @@ class Upsample(nn.Module):
         by_t, by_h, by_w = self.factor
 
         def repeat(inside: Tensor) -> None:
-            grid = inside.unflatten(4, (width, by_w)).unflatten(3, (height, by_h))
+            grid = inside.view(*inside.shape[:3], height, by_h, width, by_w)
             source = x[:, :, :, :, None, :, None]
             grid[:, :, :1].copy_(source[:, :, :1].expand_as(grid[:, :, :1]))
             if frames > 1:
-                later = grid[:, :, 1:].unflatten(2, (frames - 1, by_t))
+                later = grid[:, :, 1:].view(*grid.shape[:2], frames - 1, by_t, *grid.shape[3:])
                 later.copy_(source[:, :, 1:, None].expand_as(later))
 
         size = (1 + (frames - 1) * by_t, height * by_h, width * by_w)

@@ -43,7 +43,7 @@ class Seam:
 
 
 def blend_into(before: Tensor, tile: Tensor, extent: int, dim: int) -> None:
-    """Ramp the start of ``tile`` along ``dim``, in place, from the end of ``before``; shorter tiles shorten the ramp."""
+    """Ramp the start of ``tile`` along ``dim``, in place, from the end of ``before``; short tiles shorten it."""
     extent = min(before.shape[dim], tile.shape[dim], extent)
     if extent == 0:
         return

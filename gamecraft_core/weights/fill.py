@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 def fill(module: nn.Module, source: Source, field: str, device: Device = None) -> None:
-    """Copy ``source`` into ``module``, cast to the module's own dtypes; WeightsError naming ``field`` if they differ."""
+    """Copy ``source`` into ``module``, cast to its own dtypes; a misfit is a WeightsError that names ``field``."""
     require_match(source, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, field)
     for name, target in allocate(module, device).items():
         target.copy_(source.read(name))

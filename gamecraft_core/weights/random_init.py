@@ -2,7 +2,8 @@
 
 Each tensor is drawn by its own name and the seed with numpy's Philox, so neither the order of layers nor the machine
 nor the process matters. Layers that training starts at zero are drawn too: no branch is silent. Scales keep a
-signal's size through depth: unit variance over the inputs of a matrix, norms near one, small biases.
+signal's size through depth: unit variance over the inputs of a matrix, norms near one, small biases. Kernels lean
+towards a blur, so that a random VAE shows soft coloured shapes rather than static.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from gamecraft_core.weights.fill import Device, allocate
 
 _SMALL = 0.1
+_ROUGH = 0.3
 
 
 def fill_random(module: nn.Module, seed: int, device: Device = None) -> None:
@@ -33,4 +35,19 @@ def drawn(name: str, shape: tuple[int, ...], seed: int, is_table: bool = False) 
     values = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32).reshape(shape))
     if len(shape) < 2:
         return values * _SMALL if name.endswith("bias") else 1.0 + values * _SMALL
-    return values if is_table else values / math.sqrt(math.prod(shape[1:]))
+    if is_table:
+        return values
+    values /= math.sqrt(math.prod(shape[1:]))
+    if len(shape) == 5 and min(shape[2:]) >= 3:
+        mix = values.sum((2, 3, 4), keepdim=True)  # one unit-variance weight for each pair of channels
+        return mix * _blur(shape[2:]) + _ROUGH * values
+    return values
+
+
+def _blur(taps: tuple[int, ...]) -> Tensor:
+    """A separable ramp up to the middle and down again, of sum one."""
+    whole = torch.ones(())
+    for count in taps:
+        line = (torch.arange(count) + 0.5 - count / 2).abs().neg() + (count + 1) / 2
+        whole = whole[..., None] * (line / line.sum())
+    return whole

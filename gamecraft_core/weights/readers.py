@@ -49,7 +49,7 @@ def open_dit(path: str) -> Source:
 
 
 def open_vae(path: str) -> Source:
-    """A VAE: an official ``.pt`` (optional ``state_dict``; where keys begin ``vae.`` only those count) or safetensors."""
+    """A VAE: an official ``.pt`` (optional ``state_dict``; of keys that begin ``vae.`` only those) or safetensors."""
     place = find_vae(path)
     if place.suffix != ".pt":
         return open_safetensors(place, "weights.vae")
@@ -126,7 +126,7 @@ def _open_shard(file: Path, field: str) -> Any:
     from safetensors import SafetensorError, safe_open
 
     try:
-        return safe_open(str(file), framework="pt")  # type: ignore[no-untyped-call]
+        return safe_open(str(file), framework="pt")
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{file} is damaged or truncated: {error}", field=field, remedy="fetch it again") from error
 

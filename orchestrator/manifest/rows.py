@@ -14,10 +14,10 @@ from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.ids import check_id, digest
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import Control, Priority, SessionSpec, Start
-from gamecraft_core.timeline.frames import Compression, check_chunk_frames, check_session_compression
+from gamecraft_core.timeline.frames import CHUNK_FRAMES, Compression, check_chunk_frames, check_session_compression
 from orchestrator.manifest.actions import FIELD as ACTIONS_FIELD
 from orchestrator.manifest.actions import read_controls
-from orchestrator.manifest.fields import Fields, meant, shown
+from orchestrator.manifest.fields import Fields, as_integer, meant, shown
 from orchestrator.manifest.sources import Sources
 
 COLUMNS = (
@@ -88,7 +88,8 @@ class RowReader:
         fields = Fields(cells)
         for column in cells:
             if column not in COLUMNS:
-                fields.refuse(str(column)[:80], f"unknown column {shown(column)}", meant(column, COLUMNS))
+                name = shown(column)
+                fields.refuse(name.strip("'") or "row", f"unknown column {name}", meant(column, COLUMNS))
         session_id = _identifier(fields, "session_id", "")
         spec = self._spec(fields, session_id, row)
         if fields.problems:
@@ -212,13 +213,13 @@ def _size_problem(height: int, width: int, max_pixels: int) -> tuple[str, str, s
 
 
 def _chunk_frames(fields: Fields, preset: Preset) -> int:
-    default = preset.video.chunk_frames
-    frames = fields.integer("chunk_frames", default, 1, 1_000_000)
-    try:
-        return check_chunk_frames(frames)
-    except BadInput as error:
-        fields.caught(error, "chunk_frames")
-        return default
+    value = fields.get("chunk_frames")
+    frames = preset.video.chunk_frames if value is None else as_integer(value)
+    if frames in CHUNK_FRAMES:
+        return frames
+    remedy = f"use {' or '.join(map(str, CHUNK_FRAMES))}"
+    fields.refuse("chunk_frames", f"a chunk of {shown(value)} frames is not possible", remedy)
+    return preset.video.chunk_frames
 
 
 def _prompt(fields: Fields) -> str:

@@ -39,7 +39,9 @@ def main(names: Sequence[str]) -> int:
 
 def _run(name: str, timeout_s: float) -> int:
     try:
-        return subprocess.run([sys.executable, "-m", f"tests.bench.{_PREFIX}{name}"], timeout=max(0, timeout_s)).returncode
+        return subprocess.run(
+            [sys.executable, "-m", f"tests.bench.{_PREFIX}{name}"], timeout=max(0, timeout_s)
+        ).returncode
     except subprocess.TimeoutExpired:
         print(f"{name}: stopped, all benchmarks together may take {TOTAL_TIMEOUT_S // 60} minutes", file=sys.stderr)
         return SHORT

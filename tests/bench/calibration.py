@@ -84,4 +84,6 @@ def _record_path() -> Path:
 def _machine_key() -> str:
     """A record holds for one machine, one interpreter and one definition of the load."""
     load = f"{_WORDS}/{_SIDE}/{_PRODUCTS}"
-    return " | ".join((platform.node(), cpu_model(), str(os.cpu_count()), platform.python_version(), np.__version__, load))
+    return " | ".join(
+        (platform.node(), cpu_model(), str(os.cpu_count()), platform.python_version(), np.__version__, load)
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,18 +33,23 @@ def test_data_is_on_disk_before_its_name_and_the_name_before_the_answer(
 ) -> None:
     events: list[str] = []
 
-    def note_sync(descriptor: int, real: Any = os.fsync) -> None:
+    real_sync = os.fsync
+
+    def note_sync(descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         events.append(f"sync {path.relative_to(tmp_path)}" if path.is_dir() else "sync data")
-        real(descriptor)
+        real_sync(descriptor)
 
-    def note_name(source: Path, target: Path, real: Any) -> None:
-        events.append("name")
-        real(source, target)
+    def noting(real: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def act(source: Path, target: Path) -> None:
+            events.append("name")
+            real(source, target)
+
+        return act
 
     monkeypatch.setattr(os, "fsync", note_sync)
-    for name in ("replace", "link"):
-        monkeypatch.setattr(os, name, lambda source, target, real=getattr(os, name): note_name(source, target, real))
+    monkeypatch.setattr(os, "replace", noting(os.replace))
+    monkeypatch.setattr(os, "link", noting(os.link))
     getattr(LocalStore(str(tmp_path / "root")), call)("a/key", b"x")
     assert events == ["sync .", "sync root", "sync data", "name", "sync root/a"]
 
@@ -67,7 +72,7 @@ def test_a_full_disk_is_worth_waiting_for(tmp_path: Path, monkeypatch: pytest.Mo
     store = LocalStore(str(tmp_path))
     store.put("key", b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreUnavailable, match="No space left on device.*free some space"):
+    with pytest.raises(StoreUnavailable, match=r"No space left on device.*free some space"):
         store.put("key", b"new")
     assert store.get("key") == b"old"
     assert files_below(tmp_path) == ["key"]
@@ -90,5 +95,5 @@ def test_plain_paths_and_file_uris_name_the_same_folder(tmp_path: Path, monkeypa
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    with pytest.raises(UsageError, match="'ftp'.*file, s3, memory"):
+    with pytest.raises(UsageError, match=r"'ftp'.*file, s3, memory"):
         open_store("ftp://host/x")

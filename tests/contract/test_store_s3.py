@@ -109,7 +109,7 @@ def test_nobody_at_the_endpoint(aws_keys: None) -> None:
 def test_a_missing_bucket_is_the_users_error(s3_server: S3Server, call: str) -> None:
     store = open_at(s3_server.endpoint, "s3://no-such-bucket/root")
     arguments = ("key", b"x") if call.startswith("put") else ("key",)
-    with pytest.raises(UsageError, match="NoSuchBucket.*check the bucket's name"):
+    with pytest.raises(UsageError, match=r"NoSuchBucket.*check the bucket's name"):
         list(getattr(store, call)(*arguments))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -54,7 +55,7 @@ def local_cluster(root: Path) -> Iterator[RayCluster]:
             num_cpus=_LOGICAL_CPUS,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             namespace=NAMESPACE,
             _temp_dir=str(folder),
         )

@@ -62,7 +62,7 @@ class FaultProxy:
         self.url = ""
 
     def fault(self, mode: Mode, count: int = _ENDLESS, seconds: float = 0.0) -> None:
-        """From now on do ``mode`` to the next ``count`` connections (refuse, silent) or replies (drop_reply, cut_reply)."""
+        """From now on do ``mode`` to the next ``count`` connections (refuse, silent) or replies (the others)."""
         self._fault = _Fault(mode, count, seconds)
 
     @property
@@ -123,10 +123,10 @@ class FaultProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            server_writer.transport.abort()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            server_writer.transport.abort()
 
     async def _requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while block := await reader.read(_BLOCK):
@@ -155,8 +155,8 @@ class FaultProxy:
 
 
 def _split_interim(block: bytes) -> tuple[bytes, bytes]:
-    """A leading ``100 Continue`` only invites the request's body: it is not the reply that a fault may lose."""
-    if not block.startswith(_INTERIM):
-        return b"", block
-    head, end, rest = block.partition(b"\r\n\r\n")
-    return head + end, rest
+    """Leading ``100 Continue``s only invite the request's body: they are not the reply that a fault may lose."""
+    rest = block
+    while rest.startswith(_INTERIM):
+        rest = rest.partition(b"\r\n\r\n")[2]
+    return block[: len(block) - len(rest)], rest

@@ -1,0 +1,71 @@
+"""The Ray cluster a run works on: an existing one by address, or a local one started on demand and ended after."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from actors.fleet_spec import FleetSpec
+from gamecraft_core.base.errors import UsageError
+
+log = logging.getLogger("framelane.cluster")
+
+_LOCAL_OBJECT_STORE_BYTES = 512 << 20
+
+
+@contextmanager
+def connected(spec: FleetSpec, address: str | None) -> Iterator[None]:
+    """Be connected to a cluster that has room for ``spec``. An address given, or RAY_ADDRESS, names an existing one."""
+    import ray
+
+    ours = not ray.is_initialized()
+    address = address or os.environ.get("RAY_ADDRESS")
+    if ours:
+        _connect(spec, address)
+    try:
+        check_room(spec, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(spec: FleetSpec, address: str | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if address:
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"no Ray cluster at {address}: {error}", field="address", remedy="check it runs"
+            ) from error
+        return
+    # A cluster for this run alone, on loopback: a token would only leave a file in the user's home.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    log.info("starting a local Ray cluster")
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, math.ceil(spec.cpus)),
+        include_dashboard=False,
+        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def check_room(spec: FleetSpec, resources: dict[str, float]) -> None:
+    """Refuse a fleet that the cluster could never place, instead of waiting for ever."""
+    for name, wanted in (("CPU", spec.cpus), ("GPU", spec.gpus)):
+        there = resources.get(name, 0.0)
+        if wanted > there:
+            raise UsageError(
+                f"fleet {spec.name} reserves {wanted:g} {name}, the cluster has {there:g}",
+                field="fleet",
+                remedy="choose a smaller fleet, or reserve less with --set fleet....",
+            )

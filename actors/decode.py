@@ -1,0 +1,63 @@
+"""The decode lane: latents to pixels to an mp4 fragment, in one process: pixels never leave it.
+
+Two orders may be inside at once: while one encodes its video on the CPU, the next uses the VAE. The receipt's
+``decoded`` says when the pixels were there (Unix seconds).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.role import Role
+from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.timeline.frames import latent_frames
+
+
+class DecodeActor(Role):
+    """Holds a VAE for its decoder, and encodes what it decodes."""
+
+    def __init__(self, lane: str, preset: Preset, threads: int | None) -> None:
+        super().__init__("decode", lane)
+        from actors import models
+
+        self._codec = models.vae_codec(preset, models.prepare(preset, threads))
+        self._preset = preset
+        self._turn = threading.Lock()
+
+    def warm(self) -> dict[str, Any]:
+        video = self._preset.video
+        frames = latent_frames(video.chunk_frames, "884")
+        shape = (self._preset.vae.latent_channels, frames, video.height // 8, video.width // 8)
+        order = DecodeOrder(
+            session_id="warm-up",
+            index=0,
+            start_frame=0,
+            frames=video.chunk_frames,
+            height=video.height,
+            width=video.width,
+            fps=video.fps,
+        )
+        self._encode(self._codec.decode(np.zeros(shape, np.float32)), order)
+        return self.ping()
+
+    def run(self, order: DecodeOrder, latents: FloatArray) -> tuple[Receipt, Fragment]:
+        self.admit()
+        with self._turn:
+            started = time.time()
+            frames = self._codec.decode(latents)
+            decoded = time.time()
+        fragment = self._encode(frames, order)
+        facts = {"payload_bytes": len(fragment.data), "frames": fragment.frames, "decoded": decoded}
+        return self.receipt(order, started, facts), fragment
+
+    @staticmethod
+    def _encode(frames: npt.NDArray[np.uint8], order: DecodeOrder) -> Fragment:
+        from gamecraft_core.media.fragment import encode_fragment
+
+        return encode_fragment(frames, index=order.index, start_frame=order.start_frame, fps=order.fps)

@@ -1,0 +1,62 @@
+"""What every actor has in common: a name, a stopwatch for its receipts, ping and drain.
+
+An actor class here is a plain class; ``actors.fleet`` turns it into a Ray actor. It imports torch when it is
+constructed, so that whoever only starts a fleet stays light. Methods are synchronous and run one at a time: when the
+answer to ``drain`` arrives, everything ordered before it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gamecraft_core.base.errors import LaneLost
+from gamecraft_core.base.messages import Order, Receipt, Stage
+
+
+class Role:
+    """Base of the actors: ``stage`` and ``lane`` name it in every receipt."""
+
+    def __init__(self, stage: Stage, lane: str) -> None:
+        self._stage: Stage = stage
+        self._lane = lane
+        self._draining = False
+
+    def ping(self) -> dict[str, Any]:
+        """Alive, and who: process id and resident memory in bytes."""
+        return {"lane": self._lane, "pid": os.getpid(), "memory_bytes": resident_bytes()}
+
+    def drain(self) -> None:
+        """Refuse what comes from now on."""
+        self._draining = True
+
+    def carry(self, order: Order, work: Callable[[], tuple[Any, dict[str, Any]]]) -> tuple[Receipt, Any]:
+        """Do ``work`` (payload, facts) under the stopwatch."""
+        self.admit()
+        started = time.time()
+        payload, facts = work()
+        return self.receipt(order, started, facts), payload
+
+    def admit(self) -> None:
+        if self._draining:
+            raise LaneLost(f"{self._lane} is draining")
+
+    def receipt(self, order: Order, started: float, facts: dict[str, Any]) -> Receipt:
+        """The answer to ``order``, which began at ``started`` (Unix seconds) and ends now."""
+        return Receipt(
+            stage=self._stage,
+            session_id=order.session_id,
+            index=getattr(order, "index", 0),
+            lane=self._lane,
+            started=started,
+            ended=time.time(),
+            facts={"memory_bytes": resident_bytes(), **facts},
+        )
+
+
+def resident_bytes() -> int:
+    """This process's resident memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

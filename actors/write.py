@@ -1,0 +1,80 @@
+"""The write lane: small results into the store. It holds nothing; every order can be repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from actors.role import Role
+from gamecraft_core.base.messages import (
+    CommitOrder,
+    FailOrder,
+    FloatArray,
+    Fragment,
+    PublishOrder,
+    Receipt,
+    WriteOrder,
+)
+from gamecraft_core.base.store import open_store
+
+
+class WriteActor(Role):
+    """Stages fragments, commits sessions, records failures and publishes shards under one output root."""
+
+    def __init__(self, lane: str, root: str, store_options: Mapping[str, Any]) -> None:
+        super().__init__("write", lane)
+        self._store = open_store(root, store_options)
+
+    def warm(self) -> dict[str, Any]:
+        """Load what the first order would otherwise wait for, and see that the store answers."""
+        from gamecraft_core.dataset import commit, layout, shards  # noqa: F401
+
+        self._store.exists(layout.RUN)
+        return self.ping()
+
+    def run(self, order: WriteOrder | CommitOrder | FailOrder | PublishOrder, *payloads: Any) -> tuple[Receipt, Any]:
+        match order:
+            case WriteOrder():
+                return self.carry(order, lambda: (None, self._write(order, *payloads)))
+            case CommitOrder():
+                return self.carry(order, lambda: self._commit(order))
+            case FailOrder():
+                return self.carry(order, lambda: (None, self._fail(order)))
+            case PublishOrder():
+                return self.carry(order, lambda: (None, self._publish(order, payloads)))
+
+    def _write(self, order: WriteOrder, fragment: Fragment, latents: FloatArray | None = None) -> dict[str, Any]:
+        from gamecraft_core.dataset.commit import put_latents, stage_fragment
+
+        staged = stage_fragment(self._store, order.session_id, order.index, fragment)
+        facts = {"fragment_key": staged.key, "fragment_sha256": staged.sha256, "bytes": staged.size}
+        if latents is not None:
+            kept = put_latents(self._store, order.session_id, order.index, latents)
+            facts |= {"latents_uri": self._store.uri(kept.key), "bytes": staged.size + kept.size}
+        return facts
+
+    def _commit(self, order: CommitOrder) -> tuple[bytes, dict[str, Any]]:
+        from gamecraft_core.dataset.commit import commit_session
+
+        result = commit_session(self._store, order)
+        return result.row, {"bytes": result.video_bytes + len(result.row), "committed": result.committed}
+
+    def _fail(self, order: FailOrder) -> dict[str, Any]:
+        from gamecraft_core.dataset.layout import failure_key, staging_folder
+
+        self._store.put(failure_key(order.session_id), json.dumps(asdict(order), ensure_ascii=False).encode())
+        for staged in list(self._store.list(staging_folder(order.session_id))):
+            self._store.delete(staged)
+        return {}
+
+    def _publish(self, order: PublishOrder, fresh: tuple[bytes, ...]) -> dict[str, Any]:
+        from gamecraft_core.dataset.layout import commit_key
+        from gamecraft_core.dataset.rows import read_table
+        from gamecraft_core.dataset.shards import publish_shard
+
+        rows = [*fresh, *(self._store.get(commit_key(session_id)) for session_id in order.stored)]
+        rows.sort(key=lambda row: read_table(row, ["row"])["row"][0].as_py())
+        publish_shard(self._store, order.shard, order.total, rows)
+        return {"bytes": sum(map(len, rows)), "rows": len(rows)}

@@ -1,0 +1,101 @@
+"""Progress while a run works: a live display on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.messages import STAGES, Receipt, Stage
+from gamecraft_core.base.spec import SessionSpec
+from orchestrator.manifest.manifest import Survey
+from orchestrator.ports import Lane
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+log = logging.getLogger("framelane.progress")
+
+_LINE_EVERY_S = 5.0
+
+
+class Progress:
+    """A listener and a context manager. ``busy`` says how many lanes of a stage hold work right now."""
+
+    def __init__(self, survey: Survey, resumed: int, lanes: Mapping[Stage, int], busy: Callable[[Stage], int]) -> None:
+        self._survey = survey
+        self._lanes = lanes
+        self._busy = busy
+        self._committed = resumed
+        self._failed = survey.bad
+        self._chunks = 0
+        self._frames = 0
+        self._started = time.monotonic()
+        self._next_line = self._started + _LINE_EVERY_S
+        self._live: Any = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(
+                get_renderable=self._render, console=Console(stderr=True), refresh_per_second=4, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            log.info("%s", self.line())
+
+    def admitted(self, spec: SessionSpec, now: float) -> None:
+        pass
+
+    def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
+        if receipt.stage == "decode":
+            self._chunks += 1
+            self._frames += int(receipt.facts.get("frames", 0))
+        if self._live is None and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_EVERY_S
+            log.info("%s", self.line())
+
+    def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
+        self._committed += error is None
+        self._failed += error is not None
+
+    def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
+        pass
+
+    def line(self) -> str:
+        """Everything the display shows, in one line."""
+        busy = " ".join(f"{stage} {self._busy(stage)}/{self._lanes[stage]}" for stage in STAGES)
+        return (
+            f"sessions {self._committed}/{self._survey.rows}"
+            + (f" ({self._failed} failed)" if self._failed else "")
+            + f"  chunks {self._chunks}/{self._survey.chunks}  {self._rate():.1f} frames/s  ETA {self._eta()}"
+            + f"  busy: {busy}"
+        )
+
+    def _rate(self) -> float:
+        return self._frames / max(time.monotonic() - self._started, 1e-9)
+
+    def _eta(self) -> str:
+        left = max(0, self._survey.chunks - self._chunks)
+        if not self._chunks:
+            return "-"
+        seconds = round(left * (time.monotonic() - self._started) / self._chunks)
+        return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        bar = ProgressBar(total=max(1, self._survey.chunks), completed=self._chunks, width=60)
+        return Group(bar, Text(self.line()))

@@ -1,0 +1,198 @@
+"""Commit: exactly once whatever races or breaks, and nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gamecraft_core.base.errors import Poisoned, StoreUnavailable
+from gamecraft_core.base.store import Store, open_store
+from gamecraft_core.dataset import layout
+from gamecraft_core.dataset.commit import commit_session, latents_bytes, put_latents, stage_fragment
+from gamecraft_core.dataset.rows import read_table
+from gamecraft_core.media.fragment import encode_fragment, probe
+from tests.fakes.recordings import flat_frames, staged_order
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store(f"memory://{uuid.uuid4().hex}")
+
+
+class Watched:
+    """A store that calls ``before(operation, key)`` ahead of every operation."""
+
+    def __init__(self, inner: Store, before: Callable[[str, str], None]) -> None:
+        self.inner, self.before, self.root = inner, before, inner.root
+
+    def uri(self, key: str) -> str:
+        return self.inner.uri(key)
+
+    def get(self, key: str) -> bytes:
+        self.before("get", key)
+        return self.inner.get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.before("put", key)
+        self.inner.put(key, data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self.before("put_if_absent", key)
+        return self.inner.put_if_absent(key, data)
+
+    def exists(self, key: str) -> bool:
+        self.before("exists", key)
+        return self.inner.exists(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self.before("list", prefix)
+        return self.inner.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self.before("delete", key)
+        self.inner.delete(key)
+
+
+def test_a_commit_leaves_video_and_record_alone(store: Store) -> None:
+    result = commit_session(store, staged_order(store, "one", 3, chunk_frames=17))
+    video = store.get(result.video_key)
+    row = read_table(result.row).to_pylist()[0]
+    assert result.committed
+    assert probe(video).frames == row["num_frames"] == 51
+    assert hashlib.sha256(video).hexdigest() == result.video_sha256 == row["video_sha256"]
+    assert row["video_bytes"] == result.video_bytes == len(video)
+    assert row["video"]["path"] == store.uri(row["video_path"])
+    assert set(store.list("")) == {layout.commit_key("one"), result.video_key}
+    assert store.get(layout.commit_key("one")) == result.row
+
+
+def test_the_second_adopts_the_first_record(store: Store) -> None:
+    order = staged_order(store, "two")
+    first = commit_session(store, order)
+    again = commit_session(store, replace(order, provenance=replace(order.provenance, hardware="other")))
+    assert again == replace(first, committed=False)
+
+
+def test_given_fragments_spare_the_reading(store: Store) -> None:
+    order = staged_order(store, "three")
+    fragments = [store.get(chunk.fragment_key) for chunk in order.chunks]
+    read: list[str] = []
+    watched = Watched(store, lambda operation, key: read.append(key) if operation == "get" else None)
+    assert commit_session(watched, order, fragments).committed
+    assert read == [layout.commit_key("three")]
+
+
+def test_given_and_staged_fragments_mix(store: Store) -> None:
+    order = staged_order(store, "four")
+    assert commit_session(store, order, [None, store.get(order.chunks[1].fragment_key)]).committed
+
+
+def test_equal_videos_share_one_object(store: Store) -> None:
+    keys = {commit_session(store, staged_order(store, name)).video_key for name in ("a", "b")}
+    assert list(store.list(layout.VIDEOS)) == list(keys)
+
+
+def test_racing_writers_have_one_winner(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for trial in range(5):
+        order = staged_order(store, f"race-{trial}", 1, chunk_frames=5)
+        fragments = [store.get(order.chunks[0].fragment_key)]
+        barrier = threading.Barrier(6)
+
+        def commit(number: int, order=order, fragments=fragments, barrier=barrier):  # type: ignore[no-untyped-def]
+            mine = replace(order, provenance=replace(order.provenance, hardware=f"writer {number}"))
+            barrier.wait()
+            return commit_session(store, mine, fragments)
+
+        with ThreadPoolExecutor(6) as pool:
+            results = list(pool.map(commit, range(6)))
+        assert sorted(result.committed for result in results) == [False] * 5 + [True]
+        assert {result.row for result in results} == {store.get(layout.commit_key(f"race-{trial}"))}
+
+
+def test_a_record_that_appears_before_ours_is_adopted(store: Store) -> None:
+    order = staged_order(store, "late")
+    rival = replace(order, provenance=replace(order.provenance, hardware="rival"))
+
+    def overtake(operation: str, key: str) -> None:
+        if operation == "put_if_absent" and key.startswith(layout.COMMITS):
+            assert commit_session(store, rival).committed
+
+    result = commit_session(Watched(store, overtake), order)
+    assert not result.committed
+    assert read_table(result.row)["hardware"][0].as_py() == "rival"
+
+
+def test_staged_chunks_removed_by_the_winner_are_no_failure(store: Store) -> None:
+    order = staged_order(store, "gone")
+
+    def overtake(operation: str, key: str) -> None:
+        if operation == "get" and key == order.chunks[1].fragment_key:
+            assert commit_session(store, order).committed
+
+    assert not commit_session(Watched(store, overtake), order).committed
+
+
+def test_a_crash_anywhere_is_repaired_by_doing_it_again(store: Store) -> None:
+    for last in range(100):
+        name = f"crash-{last}"
+        order = staged_order(store, name, seed=last)
+        done = 0
+
+        def crash(operation: str, key: str, last: int = last) -> None:
+            nonlocal done
+            if done == last:
+                raise StoreUnavailable(f"{operation} {key}")
+            done += 1
+
+        try:
+            commit_session(Watched(store, crash), order)
+        except StoreUnavailable:
+            result = commit_session(store, order)
+        else:
+            break
+        assert store.get(layout.commit_key(name)) == result.row
+        assert probe(store.get(result.video_key)).frames == 66
+        assert not list(store.list(layout.STAGING))
+    assert last >= 8  # record, two chunks, video, record, listing, two removals
+
+
+@pytest.mark.parametrize("harm", ["missing", "changed"])
+def test_a_chunk_that_is_not_what_its_record_says_is_set_aside(store: Store, harm: str) -> None:
+    order = staged_order(store, "harmed")
+    key = order.chunks[1].fragment_key
+    if harm == "missing":
+        store.delete(key)
+    else:
+        store.put(key, store.get(key)[:-1] + b"x")
+    with pytest.raises(Poisoned, match=f"chunk 1 at {key}") as caught:
+        commit_session(store, order)
+    assert caught.value.remedy
+    assert not store.exists(layout.commit_key("harmed"))
+    assert not list(store.list(layout.VIDEOS))
+
+
+def test_two_versions_of_a_staged_chunk_do_not_collide(store: Store) -> None:
+    frames = flat_frames([50] * 5)
+    kept = stage_fragment(store, "s", 0, encode_fragment(frames, index=0, start_frame=0, fps=25))
+    other = stage_fragment(store, "s", 0, encode_fragment(frames + 9, index=0, start_frame=0, fps=25))
+    assert kept.key != other.key
+    assert hashlib.sha256(store.get(kept.key)).hexdigest() == kept.sha256
+    assert len(store.get(kept.key)) == kept.size
+
+
+def test_latents_are_kept_as_plain_little_endian_floats(store: Store) -> None:
+    latents = np.arange(16 * 2 * 3 * 4, dtype=np.float32).reshape(16, 2, 3, 4)
+    kept = put_latents(store, "s", 7, latents.transpose(0, 1, 3, 2))
+    stored = np.frombuffer(store.get(kept.key), "<f4").reshape(16, 2, 4, 3)
+    assert np.array_equal(stored, latents.transpose(0, 1, 3, 2))
+    assert kept.sha256 == hashlib.sha256(latents_bytes(latents.transpose(0, 1, 3, 2))).hexdigest()
+    assert kept.key == f"latents/s/000007.{kept.sha256[:12]}.f32"

@@ -1,0 +1,82 @@
+"""Fleets: what they add up to, and the ones that Ray could never place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from actors.fleet_spec import FleetSpec, GroupSpec
+from jobs.config import fleet_names, load_fleet
+
+
+def test_totals_count_every_process() -> None:
+    fleet = FleetSpec.model_validate(
+        {
+            "name": "f",
+            "text": {"lanes": 2, "num_cpus": 0.5},
+            "denoise": [{"groups": 2, "sp_degree": 4, "num_gpus": 1, "num_cpus": 1}, {"sp_degree": 3}],
+            "decode": {"lanes": 3, "num_gpus": 0.4, "num_cpus": 0},
+        }
+    )
+    assert fleet.processes == 2 + 1 + 8 + 3 + 3 + 1
+    assert fleet.cpus == 1.0 + 0.1 + 8 + 0.3 + 0 + 0.1
+    assert fleet.gpus == 8 + 1.2
+    assert (fleet.denoise_groups, fleet.max_sp_degree) == (3, 4)
+
+
+@pytest.mark.parametrize("name", fleet_names())
+def test_a_shipped_fleet_fits_the_machine_it_is_for(name: str) -> None:
+    fleet = load_fleet(name)
+    assert fleet.name == name
+    assert fleet.description
+    gpus, cpus = (8, 96) if name.startswith("8xa100") else (0, 2)
+    assert fleet.gpus <= gpus
+    assert fleet.cpus <= cpus
+
+
+@pytest.mark.parametrize("name", [name for name in fleet_names() if name.startswith("8xa100")])
+def test_gpu_fractions_pack_with_ranks_first(name: str) -> None:
+    """Best fit, as Ray places fractions: the GPU with the least room that still suffices."""
+    fleet = load_fleet(name)
+    free = [1.0] * 8
+    wanted = [group.num_gpus for group in fleet.denoise for _ in range(group.ranks)]
+    for lane in (fleet.decode, fleet.text, fleet.encode, fleet.write):
+        wanted += [lane.num_gpus] * lane.lanes
+    for share in wanted:
+        fitting = [index for index, room in enumerate(free) if room + 1e-9 >= share]
+        assert fitting, f"{share} of a GPU has no place in {free}"
+        best = min(fitting, key=lambda index: free[index])
+        free[best] -= share
+    assert all(group.num_gpus > 0.5 for group in fleet.denoise)
+
+
+def test_the_demo_has_one_group_of_two_ranks_and_one_of_one() -> None:
+    assert [(group.groups, group.sp_degree) for group in load_fleet("demo").denoise] == [(1, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"denoise": []}, "at least 1 item"),
+        ({"denoise": [{"sp_degree": 0}]}, "greater than or equal to 1"),
+        ({"denoise": [{"sp_degree": 2, "num_gpus": 0.5}]}, "share a GPU"),
+        ({"denoise": [{"num_gpus": 2}]}, "one GPU"),
+        ({"text": {"lanes": 0}}, "greater than or equal to 1"),
+        ({"text": {"num_cpus": 1.5}}, "whole units above 1"),
+        ({"decode": {"num_gpus": -1}}, "greater than or equal to 0"),
+        ({"decode": {"num_cpus": float("nan")}}, "finite|greater than"),
+        ({"write": {"threads": 0}}, "greater than or equal to 1"),
+        ({"presets": ["a", "a"]}, "named twice"),
+        ({"decod": {}}, "Extra inputs"),
+    ],
+)
+def test_a_fleet_that_cannot_be_placed_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        FleetSpec.model_validate({"name": "f"} | values)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5, 8, 24])
+def test_any_degree_is_legal(degree: int) -> None:
+    assert GroupSpec(sp_degree=degree, groups=2).ranks == 2 * degree

@@ -1,0 +1,146 @@
+"""The denoiser: what its result depends on, and what it must not depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from gamecraft_core.base.errors import BadInput
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload
+from gamecraft_core.base.spec import PoseControl
+from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.parallel.collective import Solo
+from gamecraft_core.sampling.noise import draw
+from gamecraft_core.timeline.camera import action_rows
+from tests.fakes.tiny_model import LATENT, image_history, order, text, tiny_model, tiny_preset
+
+PRESET = tiny_preset()
+MODEL = tiny_model(PRESET)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def denoiser(*, step_cache: bool = False) -> GameCraftDenoiser:
+    return GameCraftDenoiser(PRESET, MODEL, Solo(), step_cache=step_cache)
+
+
+def clip_history(latents: int) -> FloatArray:
+    return np.random.default_rng(9).standard_normal((16, latents, *LATENT), dtype=np.float32)
+
+
+@pytest.mark.parametrize(("frames", "latents"), [(33, 9), (17, 5)])
+def test_image_start_and_continuation(frames: int, latents: int) -> None:
+    first = denoiser().denoise(order(0, chunk_frames=frames), text(), image_history())
+    second = denoiser().denoise(order(1, chunk_frames=frames), text(), first)
+    for made in (first, second):
+        assert made.shape == (16, latents, *LATENT)
+        assert made.dtype == np.float32
+        assert np.isfinite(made).all()
+    assert abs(first - second).max() > 0.1
+
+
+def test_a_call_repeats_to_the_bit_after_any_other_call() -> None:
+    runner = denoiser()
+    first = runner.denoise(order(), text(), image_history())
+    runner.denoise(order(1, "left_rot"), text(8), clip_history(5))
+    np.testing.assert_array_equal(runner.denoise(order(), text(), image_history()), first)
+
+
+def test_the_noise_is_that_of_seed_and_chunk() -> None:
+    given = draw(11, 0, "start_noise", (16, 5, *LATENT))
+    by_seed = denoiser().denoise(order(), text(), image_history())
+    np.testing.assert_array_equal(denoiser().denoise(order(), text(), image_history(), noise=given), by_seed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [order(seed=12), order(shift=3.0), order(guidance=3.0), order(guidance=1.0), order(action="s"), order(steps=4)],
+)
+def test_every_setting_matters(changed: DenoiseOrder) -> None:
+    plain = denoiser().denoise(order(), text(), image_history())
+    assert abs(denoiser().denoise(changed, text(), image_history()) - plain).max() > 1e-4
+
+
+@pytest.mark.parametrize("which", ["positive", "negative", "history"])
+def test_every_input_matters(which: str) -> None:
+    other = text(seed=77)
+    prompts = {
+        "positive": TextPayload(other.positive, text().negative),
+        "negative": TextPayload(text().positive, other.negative),
+        "history": text(),
+    }
+    history = image_history(6 if which == "history" else 5)
+    plain = denoiser().denoise(order(), text(), image_history())
+    assert abs(denoiser().denoise(order(), prompts[which], history) - plain).max() > 1e-4
+
+
+def test_a_pose_path_that_repeats_an_action_gives_its_latents() -> None:
+    rows = tuple(tuple(row) for row in action_rows("d", 0.5, 17).tolist())
+    by_path = denoiser().denoise(order(control=PoseControl("p", rows)), text(), image_history())
+    np.testing.assert_array_equal(by_path, denoiser().denoise(order(action="d"), text(), image_history()))
+
+
+def test_a_lens_that_changes_within_the_path_changes_the_unguided_camera_too() -> None:
+    rows = action_rows("d", 0.0, 17)
+    rows[9:, 1:3] *= 1.5
+    zoom = PoseControl("zoom", tuple(tuple(row) for row in rows.tolist()))
+    runner, chunk = denoiser(), order(control=zoom)
+    stream = runner.stream((6, *LATENT), 1)
+    unconditional, conditional = runner.branches(chunk, text(), stream)
+    torch.testing.assert_close(unconditional.camera, conditional.camera, atol=1e-5, rtol=0)
+
+
+def test_the_step_cache_is_off_unless_asked_for_and_acts_at_50_steps_only() -> None:
+    exact = denoiser().denoise(order(steps=50), text(), image_history())
+    cached = denoiser(step_cache=True).denoise(order(steps=50), text(), image_history())
+    assert 1e-4 < abs(exact - cached).max() < 1.0
+    few, few_cached = (denoiser(step_cache=flag).denoise(order(), text(), image_history()) for flag in (False, True))
+    np.testing.assert_array_equal(few, few_cached)
+
+
+def test_sessions_that_interleave_step_by_step_do_not_meet() -> None:
+    """One denoise runs inside a step of another, on one runner, with the step cache on."""
+    runner = denoiser(step_cache=True)
+    orders = [(order(steps=50), text(), image_history()), (order(1, "a", steps=50), text(5), clip_history(5))]
+    alone = [runner.denoise(*each) for each in orders]
+    inner: list[FloatArray] = []
+
+    def between(done: int, latents: torch.Tensor) -> None:
+        if done == 12:
+            inner.append(runner.denoise(*orders[1]))
+
+    outer = runner.denoise(*orders[0], on_step=between)
+    np.testing.assert_array_equal(outer, alone[0])
+    np.testing.assert_array_equal(inner[0], alone[1])
+
+
+def wrong_history(runner: GameCraftDenoiser) -> FloatArray:
+    return runner.denoise(order(1), text(), clip_history(9))
+
+
+def wrong_noise(runner: GameCraftDenoiser) -> FloatArray:
+    return runner.denoise(order(), text(), image_history(), noise=clip_history(6))
+
+
+def no_negative(runner: GameCraftDenoiser) -> FloatArray:
+    return runner.denoise(order(), TextPayload(text().positive), image_history())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [(wrong_history, BadInput, "history"), (wrong_noise, ValueError, "fit"), (no_negative, ValueError, "negative")],
+)
+def test_what_does_not_fit_is_refused(
+    call: Callable[[GameCraftDenoiser], FloatArray], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        call(denoiser())
