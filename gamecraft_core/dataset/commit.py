@@ -88,9 +88,8 @@ def _commit(store: Store, order: CommitOrder, key: str, given: Sequence[bytes | 
     row = build_row(
         order, video_key=video_key, video_uri=store.uri(video_key), video_sha256=sha256, video_bytes=len(video)
     )
-    if not store.put_if_absent(key, row) and (theirs := _committed(store, key)):
-        return theirs
-    return CommitResult(row, True, video_key, sha256, len(video))
+    ours = CommitResult(row, store.put_if_absent(key, row), video_key, sha256, len(video))
+    return ours if ours.committed else _committed(store, key) or ours
 
 
 def _committed(store: Store, key: str) -> CommitResult | None:

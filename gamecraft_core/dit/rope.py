@@ -26,8 +26,12 @@ def rope_table(grid: Grid, dims: Grid, theta: float) -> Tensor:
     return torch.polar(torch.ones_like(all_angles), all_angles)[:, None]
 
 
+#: Layouts whose tables are kept; a run has two for each video size in it.
+_KEPT_TABLES = 8
+
+
 class RopeTables:
-    """Tables by layout, each made once and kept on the device."""
+    """Tables by layout, made once and kept on the device while they are among the last few made."""
 
     def __init__(self, dims: Grid, theta: float, device: torch.device) -> None:
         self._dims = dims
@@ -39,6 +43,8 @@ class RopeTables:
         """The table's rows for one rank's tokens."""
         key = grid, shard
         if key not in self._tables:
+            if len(self._tables) == _KEPT_TABLES:
+                del self._tables[next(iter(self._tables))]
             self._tables[key] = shard.take(rope_table(grid, self._dims, self._theta)).to(self._device)
         return self._tables[key]
 

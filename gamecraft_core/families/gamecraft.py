@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +84,7 @@ class Branch:
 
 
 class GameCraftDenoiser:
-    """Denoises chunks on one rank; stateless between calls but for tables that depend on the stream only."""
+    """Denoises chunks on one rank; stateless between calls but for tables that depend on sizes only."""
 
     def __init__(self, preset: Preset, model: GameCraft, collective: Collective, *, step_cache: bool = False) -> None:
         config = preset.dit
@@ -197,7 +196,8 @@ class GameCraftDenoiser:
         return self._camera(identity.expand(len(lens), -1, -1), lens, order)
 
     def _tensor(self, array: FloatArray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self.model.device)
+        """A copy on the model's device: arrays that come out of a store are read-only."""
+        return torch.tensor(array, dtype=torch.float32, device=self.model.device)
 
 
 def with_history(past: Tensor, latents: Tensor) -> Tensor:

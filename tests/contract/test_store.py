@@ -35,7 +35,11 @@ class Place:
         return open_store(self.uri, self.options)
 
 
-@pytest.fixture(params=["file", "memory", "moto", pytest.param("rgw", marks=pytest.mark.service)])
+RGW = pytest.param("rgw", marks=pytest.mark.service)
+across_processes = pytest.mark.parametrize("place", ["file", "moto", RGW], indirect=True)
+
+
+@pytest.fixture(params=["file", "memory", "moto", RGW])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A fresh root, awkwardly named where names are ours to choose."""
     if request.param == "file":
@@ -155,9 +159,8 @@ def test_uris_open_with_fsspec_and_as_stores(place: Place, store: Store) -> None
     assert open_store(f"{store.root}/folder", place.options).get("key") == b"seen"
 
 
+@across_processes
 def test_a_store_travels_by_pickle(place: Place, store: Store) -> None:
-    if place.uri.startswith("memory"):
-        return
     store.put("key", b"x")
     assert pickle.loads(pickle.dumps(store)).get("key") == b"x"
 
@@ -190,9 +193,8 @@ def race_in_process(place: Place, racer: int, start: Any, results: Any) -> None:
     results.put(None)
 
 
+@across_processes
 def test_racing_processes_have_one_winner(place: Place) -> None:
-    if place.uri.startswith("memory"):
-        return
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(PROCESSES), context.Queue()
     racers = [

@@ -52,7 +52,8 @@ def test_another_run_is_refused_with_each_difference_named(store: Store) -> None
 
 
 def test_many_differences_are_counted(store: Store) -> None:
-    claim(store, run(**{f"a{number}": number for number in range(12)}))
+    extra: dict[str, Any] = {f"a{number}": number for number in range(12)}
+    claim(store, run(**extra))
     with pytest.raises(OutputTaken, match="and 4 more"):
         claim(store, run())
 

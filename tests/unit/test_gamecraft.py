@@ -48,6 +48,14 @@ def test_image_start_and_continuation(frames: int, latents: int) -> None:
     assert abs(first - second).max() > 0.1
 
 
+def test_arrays_out_of_a_store_are_read_only() -> None:
+    history = image_history()
+    history.flags.writeable = False
+    np.testing.assert_array_equal(
+        denoiser().denoise(order(), text(), history), denoiser().denoise(order(), text(), image_history())
+    )
+
+
 def test_a_call_repeats_to_the_bit_after_any_other_call() -> None:
     runner = denoiser()
     first = runner.denoise(order(), text(), image_history())

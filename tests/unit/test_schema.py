@@ -84,7 +84,8 @@ def test_a_pose_path_is_recorded_by_name() -> None:
 def test_metadata_travels_in_the_file(order: CommitOrder) -> None:
     row = build_row(order, video_key="v", video_uri="v", video_sha256="v", video_bytes=1)
     schema = pq.read_schema(pa.BufferReader(row))
-    assert schema.equals(SESSION_SCHEMA, check_metadata=True)
+    assert schema.equals(SESSION_SCHEMA)
+    assert schema.metadata == SESSION_SCHEMA.metadata
     assert json.loads(schema.metadata[b"framelane"]) == CONVENTIONS
     assert "OpenCV" in CONVENTIONS["camera_to_world"]  # type: ignore[operator]
 

@@ -44,6 +44,11 @@ def test_rope_tables_are_made_once_a_layout() -> None:
     assert tables.rows((2, 3, 5), Shard(30)) is first
     halves = [tables.rows((2, 3, 5), Shard(30, rank, 2)) for rank in (0, 1)]
     assert torch.equal(torch.cat(halves), first)
+    for size in range(1, 12):
+        tables.rows((size, 1, 1), Shard(size))
+    again = tables.rows((2, 3, 5), Shard(30))
+    assert again is not first
+    assert torch.equal(again, first)
 
 
 def test_an_empty_step_cache_is_a_mistake_of_the_caller() -> None:

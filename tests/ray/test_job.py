@@ -1,0 +1,121 @@
+"""The job as its users meet it: overlap, wrong rows beside good ones, refusal, resumption, one session to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from gamecraft_core.media.fragment import probe
+from jobs import generate
+from tests.ray.runs import INPUTS, ROOT, SMALL, Finished, manifest, row, synthesize
+from tests.servers.cluster import RayCluster
+
+pytestmark = pytest.mark.ray
+
+
+def errors(finished: Finished) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(finished.out / "errors.parquet").to_pylist()
+    return rows
+
+
+def test_every_decode_overlaps_the_next_denoise_of_its_session(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    rows = [row("a", "w*4", seed=1), row("b", "d*4", seed=2)]
+    finished = synthesize(tmp_path, rows, "three")
+    assert finished.status == 0
+    denoise, decode = finished.slices("denoise"), finished.slices("decode")
+    for name in ("a", "b"):
+        for index in range(3):
+            behind, before = decode[name, index], denoise[name, index + 1]
+            assert max(behind[0], before[0]) < min(behind[1], before[1])
+
+
+@pytest.fixture(scope="module")
+def mixed(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Two good rows among bad ones; one of these only shows itself when its image is decoded."""
+    folder = tmp_path_factory.mktemp("mixed")
+    truncated = folder / "truncated.png"
+    truncated.write_bytes((INPUTS / "harbour.png").read_bytes()[:400])
+    rows = [
+        row("good-1"),
+        row("missing", image="nowhere.png"),
+        row("unknown", "jump"),
+        row("truncated", image=str(truncated)),
+        row("good-2", "s"),
+        row("odd", height=100),
+        row("good-1", "a"),
+    ]
+    return synthesize(folder, rows, "laptop")
+
+
+def test_bad_rows_are_named_and_good_ones_commit(mixed: Finished) -> None:
+    assert mixed.status == 3
+    assert set(mixed.rows()) == {"good-1", "good-2"}
+    found = {(error["row"], error["field"]) for error in errors(mixed)}
+    assert found == {(2, "image"), (3, "actions"), (4, "image"), (6, "height"), (7, "session_id")}
+    assert all(error["reason"] and error["remedy"] for error in errors(mixed))
+    counts = json.loads((mixed.out / "run.json").read_text())["counts"]
+    assert (counts["rows"], counts["committed"], counts["failed"], counts["remaining"]) == (7, 2, 5, 0)
+
+
+def test_a_finished_job_run_again_does_nothing_and_says_the_same(mixed: Finished) -> None:
+    before = {path: path.stat().st_mtime_ns for path in mixed.out.rglob("*") if path.is_file()}
+    again = synthesize(mixed.out.parent, _rows(mixed), "laptop")
+    assert again.status == 3
+    assert {path: path.stat().st_mtime_ns for path in mixed.out.rglob("*") if path.is_file()} == before
+
+
+def test_another_run_on_the_same_output_is_refused(mixed: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    again = synthesize(mixed.out.parent, _rows(mixed), "laptop", "--set", "sampling.shift=3")
+    assert again.status == 2
+    assert "sampling.shift: 5.0 there, 3.0 here" in capsys.readouterr().err
+
+
+def test_strict_refuses_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused = synthesize(tmp_path, [row("fine"), row("bad", "w:99")], "laptop", "--strict")
+    assert refused.status == 2
+    assert "row 2, actions" in capsys.readouterr().err
+    assert not refused.out.exists()
+
+
+def test_generate_makes_one_playable_video(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    out = tmp_path / "walk.mp4"
+    argv = ["--preset", "tiny-gamecraft", "--image", str(INPUTS / "forest.png"), "--actions", "w:0.5 up_rot:1"]
+    argv += ["--out", str(out), "--metrics-port", "0", "--height", "32", "--width", "48", "--steps", "2"]
+    assert generate.main(argv) == 0
+    facts = probe(out.read_bytes())
+    assert (facts.frames, facts.fps, facts.width, facts.height) == (66, 25, 48, 32)
+
+
+def test_stopped_by_sigterm_and_resumed(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    rows = [row(f"s{number}", "w*3", seed=number) for number in range(4)]
+    out = tmp_path / "out"
+    argv = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", "laptop"]
+    argv += ["--manifest", str(manifest(tmp_path, rows)), "--out", str(out), "--metrics-port", "0"]
+    argv += ["--address", ray_cluster.address]
+    for setting in (*SMALL, "limits.max_sessions=2"):
+        argv += ["--set", setting]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "metrics at" in line:  # the fleet is ready and the engine about to start
+                process.send_signal(signal.SIGTERM)
+        assert process.wait() == 4
+    stopped = json.loads((out / "run.json").read_text())
+    assert stopped["status"] == "stopped"
+    assert stopped["counts"]["remaining"] > 0
+    resumed = synthesize(tmp_path, rows, "laptop", "--set", "limits.max_sessions=2")
+    assert resumed.status == 0
+    assert set(resumed.rows()) == {f"s{number}" for number in range(4)}
+
+
+def _rows(finished: Finished) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (finished.out.parent / "manifest.jsonl").read_text().splitlines()]
