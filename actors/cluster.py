@@ -35,6 +35,8 @@ def connected(spec: FleetSpec, address: str | None) -> Iterator[None]:
 
 def _connect(spec: FleetSpec, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A failed call's payload is never fetched: its receipt has told us, and Ray need not tell it again.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     import ray
 
     if address:

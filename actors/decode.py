@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.role import Role
+from actors.role import Role, answering
 from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.timeline.frames import latent_frames
@@ -46,6 +46,7 @@ class DecodeActor(Role):
         self._encode(self._codec.decode(np.zeros(shape, np.float32)), order)
         return self.ping()
 
+    @answering
     def run(self, order: DecodeOrder, latents: FloatArray) -> tuple[Receipt, Fragment]:
         self.admit()
         with self._turn:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.role import Role
+from actors.role import Role, answering
 from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, Receipt, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
@@ -79,6 +79,7 @@ class DenoiseRank(Role):
         self._denoiser.denoise(order, TextPayload(nothing), history)
         return self.ping()
 
+    @answering
     def run(self, order: DenoiseOrder, text: TextPayload, history: FloatArray) -> tuple[Receipt, FloatArray | None]:
         """Rank 0 returns the chunk's new latents, every other rank None."""
 

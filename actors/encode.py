@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.role import Role
+from actors.role import Role, answering
 from gamecraft_core.base.inputs import read_bytes
 from gamecraft_core.base.messages import EncodeOrder, FloatArray, Receipt
 from gamecraft_core.base.preset import Preset
@@ -33,6 +33,7 @@ class EncodeActor(Role):
         self._codec.encode_image(np.zeros((video.height, video.width, 3), np.uint8), 0)
         return self.ping()
 
+    @answering
     def run(self, order: EncodeOrder) -> tuple[Receipt, FloatArray]:
         def work() -> tuple[FloatArray, dict[str, Any]]:
             latents = self._image(order) if order.start.kind == "image" else self._clip(order)

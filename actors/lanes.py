@@ -68,16 +68,18 @@ class GroupLane:
         raise LaneLost(f"a rank of {self.name} failed: {error}") from error
 
 
-async def _answer(receipt: Awaitable[Receipt], lane: str) -> Receipt:
+async def _answer(receipt: Awaitable[Receipt | FramelaneError], lane: str) -> Receipt:
     """The receipt, or what went wrong as an error with a verdict."""
     try:
-        return await receipt
+        answer = await receipt
     except RayTaskError as error:
+        log.exception("%s met an error of its own", lane)
         cause = error.cause
-        if isinstance(cause, FramelaneError):
-            raise cause from error
         raise Poisoned(f"{lane}: {type(cause).__name__}: {cause}", remedy="see the lane's log") from error
     except RayActorError as error:
         raise LaneLost(f"{lane} died: {str(error).splitlines()[0]}") from error
     except RayError as error:
         raise LaneLost(f"{lane}: {type(error).__name__}: {error}") from error
+    if isinstance(answer, FramelaneError):
+        raise answer
+    return answer

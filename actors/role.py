@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
-from gamecraft_core.base.errors import LaneLost
+from gamecraft_core.base.errors import FramelaneError, LaneLost
 from gamecraft_core.base.messages import Order, Receipt, Stage
+
+Run = TypeVar("Run", bound=Callable[..., Any])
 
 
 class Role:
@@ -54,6 +57,19 @@ class Role:
             ended=time.time(),
             facts={"memory_bytes": resident_bytes(), **facts},
         )
+
+
+def answering(run: Run) -> Run:
+    """Let an actor's ``run`` answer (error, None) where it raises one of ours: Ray would print a traceback for it."""
+
+    @wraps(run)
+    def answer(*arguments: Any) -> Any:
+        try:
+            return run(*arguments)
+        except FramelaneError as error:
+            return error, None
+
+    return cast(Run, answer)
 
 
 def resident_bytes() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.role import Role
+from actors.role import Role, answering
 from gamecraft_core.base.messages import Receipt, TextOrder, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
 
@@ -22,6 +22,7 @@ class TextActor(Role):
         self._encoder.encode("")
         return self.ping()
 
+    @answering
     def run(self, order: TextOrder) -> tuple[Receipt, TextPayload]:
         def work() -> tuple[TextPayload, dict[str, Any]]:
             negative = None if order.negative_prompt is None else self._encoder.encode(order.negative_prompt)

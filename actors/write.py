@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from actors.role import Role
+from actors.role import Role, answering
 from gamecraft_core.base.messages import (
     CommitOrder,
     FailOrder,
@@ -34,6 +34,7 @@ class WriteActor(Role):
         self._store.exists(layout.RUN)
         return self.ping()
 
+    @answering
     def run(self, order: WriteOrder | CommitOrder | FailOrder | PublishOrder, *payloads: Any) -> tuple[Receipt, Any]:
         match order:
             case WriteOrder():

@@ -179,7 +179,12 @@ class Report:
         console.print(table)
         for failure in sorted(self._failures, key=lambda each: each.row)[:_LISTED_FAILURES]:
             error = BadInput(failure.reason, field=failure.field, remedy=failure.remedy)
-            console.print(f"row {failure.row}, {failure.session_id or '-'}: {error}", markup=False, highlight=False)
+            console.print(
+                f"row {failure.row}, {failure.session_id or '-'}: {error}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         if len(self._failures) > _LISTED_FAILURES:
             console.print(f"and {len(self._failures) - _LISTED_FAILURES} more in {store.uri(layout.ERRORS)}")
         console.print(f"output: {store.root}", markup=False, highlight=False, soft_wrap=True)

@@ -14,7 +14,6 @@ from tests.servers.child import free_port
 from tests.servers.proxy import FaultProxy
 from tests.servers.s3 import S3Server
 
-
 MACHINE_SLACK_S = 5
 
 

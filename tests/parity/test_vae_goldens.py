@@ -138,3 +138,15 @@ def test_chunk_frames(name: str, index: int) -> None:
     if f"chunk{index}.video_u8" in file.tensors:
         written = _u8(file[f"chunk{index}.video_u8"][0]).astype(int)
         assert np.abs(codec.decode(latents).astype(int) - written).max() <= 1
+
+
+def test_official_keys_at_the_real_size() -> None:
+    path = FOLDER / "keymap_vae.json"
+    if not path.exists():
+        pytest.skip(f"golden {path} is absent")
+    stored = json.loads(path.read_text())
+    with torch.device("meta"):
+        vae = CausalVae(_config(stored["config"]))
+    assert {key: list(value.shape) for key, value in vae.state_dict().items()} == stored["keys"]
+    assert len(stored["keys"]) == stored["n_keys"]
+    assert sum(value.numel() for value in vae.parameters()) == stored["n_params"]

@@ -1,0 +1,219 @@
+"""The causal VAE: shapes, causality, tiling and the codec around it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gamecraft_core.base.errors import Poisoned
+from gamecraft_core.base.preset import Preset, VaeConfig
+from gamecraft_core.sampling.noise import draw
+from gamecraft_core.vae.codec import VaeCodec
+from gamecraft_core.vae.layers import Attention, CausalConv3d, Scratch, Upsample, affine
+from gamecraft_core.vae.model import CausalVae, down_factors, up_factors
+from gamecraft_core.vae.tiling import Seam, Tiling, blend_into, tile_space, tile_time, windows
+from gamecraft_core.weights.loader import load_vae
+from jobs.config import load_preset
+
+_WIDTHS = (4, 8, 8, 8)
+
+
+def _vae(ratio: Literal[1, 4, 8] = 4, **changes: Any) -> CausalVae:
+    values = {"block_out_channels": _WIDTHS, "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 32}
+    config = VaeConfig.model_validate(values | {"time_compression_ratio": ratio} | changes)
+    torch.manual_seed(ratio)
+    return CausalVae(config).eval()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[Preset, VaeCodec]:
+    preset = load_preset("tiny-gamecraft")
+    with torch.device("meta"):
+        vae = CausalVae(preset.vae)
+    load_vae(preset, vae)
+    return preset, VaeCodec(preset, vae, "cpu")
+
+
+@pytest.mark.parametrize(("ratio", "frames", "latents"), [(1, 5, 5), (4, 17, 5), (4, 1, 1), (8, 17, 3), (8, 1, 1)])
+def test_frame_counts_by_compression(ratio: Literal[1, 4, 8], frames: int, latents: int) -> None:
+    vae = _vae(ratio)
+    mean, logvar = vae.encode(torch.zeros(1, 3, frames, 16, 24))
+    assert mean.shape == logvar.shape == (1, 16, latents, 2, 3)
+    assert vae.decode(mean).shape == (1, 3, frames, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "down", "up"),
+    [
+        (1, (1, 1, 1), (1, 1, 1)),
+        (4, (1, 2, 2), (1, 2, 2)),
+        (8, (2, 2, 2), (1, 2, 2)),
+    ],
+)
+def test_where_time_is_scaled(ratio: Literal[1, 4, 8], down: tuple[int, ...], up: tuple[int, ...]) -> None:
+    config = _vae(ratio).config
+    assert tuple(factor[0] for factor in down_factors(config))[:3] == down
+    assert tuple(factor[0] for factor in up_factors(config))[:3] == up
+    assert (up_factors(config)[0] == (1, 1, 1)) == (ratio == 8)
+
+
+def test_a_convolution_never_looks_ahead() -> None:
+    conv = CausalConv3d(2, 3)
+    x = torch.randn(1, 2, 6, 5, 4)
+    changed = x.clone()
+    changed[:, :, 4:] += 1
+    with torch.inference_mode():
+        first, second = conv(x, Scratch()), conv(changed, Scratch())
+    assert torch.equal(first[:, :, :4], second[:, :, :4])
+    assert not torch.equal(first[:, :, 4:], second[:, :, 4:])
+
+
+def test_a_convolution_replicates_its_edges() -> None:
+    conv, x = CausalConv3d(2, 3), torch.randn(2, 2, 3, 4, 5)
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1, 2, 0), mode="replicate")
+    with torch.inference_mode():
+        torch.testing.assert_close(conv(x, Scratch()), conv.conv(padded), atol=1e-5, rtol=0)
+
+
+def test_scratch_left_by_a_larger_call_is_not_seen() -> None:
+    conv, scratch, x = CausalConv3d(2, 3), Scratch(), torch.randn(1, 2, 2, 3, 3)
+    with torch.inference_mode():
+        alone = conv(x, Scratch())
+        conv(torch.full((1, 2, 7, 9, 9), 1e9), scratch)
+        assert torch.equal(conv(x, scratch), alone)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_over_prefixes_equals_a_mask(causal: bool) -> None:
+    attention, x = Attention(8, 4, causal), torch.randn(1, 8, 3, 2, 2)
+    with torch.inference_mode():
+        ours = attention(x, Scratch())
+        tokens = attention.group_norm(x).flatten(2).transpose(1, 2)
+        frame = torch.arange(12) // 4
+        mask = (frame[:, None] >= frame[None]) if causal else torch.ones(12, 12, dtype=torch.bool)
+        q, k, v = (part(tokens)[:, None] for part in (attention.to_q, attention.to_k, attention.to_v))
+        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        expected = x + attention.to_out[0](mixed[:, 0]).transpose(1, 2).view_as(x)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+def test_upsampling_repeats_all_but_the_first_frame_in_time() -> None:
+    layer = Upsample(2, (2, 2, 2))
+    x = torch.randn(1, 2, 3, 2, 2)
+    grown = torch.cat([x[:, :, :1], x[:, :, 1:].repeat_interleave(2, 2)], 2)
+    grown = grown.repeat_interleave(2, 3).repeat_interleave(2, 4)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, Scratch()), layer.conv(grown, Scratch()), atol=1e-6, rtol=0)
+
+
+def test_norm_keeps_its_precision_on_many_values() -> None:
+    norm = torch.nn.GroupNorm(2, 4, eps=1e-6)
+    x = (torch.randn(1, 4, 9, 64, 112) + 3).contiguous(memory_format=torch.channels_last_3d)
+    exact = torch.nn.functional.group_norm(x.double(), 2, eps=1e-6)
+    with torch.inference_mode():
+        scale, shift = affine(norm, x, Scratch())
+    torch.testing.assert_close((x * scale + shift).double(), exact, atol=3e-6, rtol=0)
+
+
+def test_windows_at_the_released_size() -> None:
+    assert windows(88, 32) == [(0, 32), (24, 56), (48, 80), (72, 88)]
+    assert len(windows(152, 32)) == 7
+    assert windows(152, 32)[-1] == (144, 152)
+    assert windows(33, 16, extra=1) == [(0, 17), (12, 29), (24, 33)]
+
+
+@given(length=st.integers(1, 70), size=st.sampled_from([4, 8, 16]))
+def test_windows_cover_everything(length: int, size: int) -> None:
+    covered = {place for start, end in windows(length, size) for place in range(start, end)}
+    assert covered == set(range(length))
+
+
+@given(height=st.integers(1, 21), width=st.integers(1, 21))
+def test_tiling_space_of_an_identity_changes_nothing(height: int, width: int) -> None:
+    x = torch.randn(1, 2, 1, height, width)
+    torch.testing.assert_close(tile_space(x, torch.clone, 8, 8), x, atol=1e-6, rtol=0)
+
+
+@given(frames=st.integers(1, 40))
+def test_tiling_time_of_an_identity_changes_nothing(frames: int) -> None:
+    x = torch.randn(1, 2, frames, 2, 2)
+    torch.testing.assert_close(tile_time(x, torch.clone, 8, 8), x, atol=1e-6, rtol=0)
+
+
+def test_a_seam_ramps_from_the_earlier_tile() -> None:
+    before, tile = torch.zeros(1, 1, 8), torch.ones(1, 1, 8)
+    blend_into(before, tile, Seam.of(16).blend, dim=2)
+    assert tile[0, 0].tolist() == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_short_tile_shortens_its_ramp() -> None:
+    before, tile = torch.zeros(1, 1, 8), torch.ones(1, 1, 2)
+    blend_into(before, tile, 4, dim=2)
+    assert tile[0, 0].tolist() == [0.0, 0.5]
+
+
+def test_tiles_start_strictly_above_their_size() -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        calls.append(tuple(x.shape[2:]))
+        return x
+
+    tiling = Tiling(pixels=8, latents=8, pixel_frames=8, latent_frames=8, space=True, time=True)
+    tiling.encode(torch.zeros(1, 1, 8, 8, 8), run)
+    assert calls == [(8, 8, 8)]
+    dataclasses.replace(tiling, space=False).encode(torch.zeros(1, 1, 9, 9, 9), run)
+    assert calls[1:] == [(9, 9, 9), (3, 9, 9)]
+
+
+def test_tiles_change_the_picture() -> None:
+    """Group norms pool over a tile, so tiling is part of the numbers."""
+    vae, z = _vae(), torch.randn(1, 16, 1, 6, 6)
+    tiled = vae.decode(z)
+    vae.tiling = dataclasses.replace(vae.tiling, space=False)
+    assert (vae.decode(z) - tiled).abs().max() > 1e-3
+
+
+def test_an_image_is_sampled_from_its_seed(tiny: tuple[Preset, VaeCodec]) -> None:
+    preset, codec = tiny
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 112, 3), dtype=np.uint8)
+    latents = codec.encode_image(pixels, seed=5)
+    mean, logvar = codec.moments(pixels[None])
+    noise = torch.from_numpy(draw(5, 0, "image_posterior", (16, 1, 8, 14)))
+    expected = (mean + (0.5 * logvar).exp() * noise) * preset.vae.scaling_factor
+    assert latents.dtype == np.float32
+    assert np.array_equal(latents, expected.numpy())
+    assert np.array_equal(latents, codec.encode_image(pixels, seed=5))
+    assert not np.array_equal(latents, codec.encode_image(pixels, seed=6))
+
+
+def test_a_clip_becomes_history_and_latents_become_frames(tiny: tuple[Preset, VaeCodec]) -> None:
+    _, codec = tiny
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 64, 112, 3), dtype=np.uint8)
+    pixels.setflags(write=False)  # as arrays come from another process
+    latents = codec.encode_clip(pixels, seed=5)
+    assert latents.shape == (16, 9, 8, 14)
+    frames = codec.decode(latents)
+    assert frames.shape == pixels.shape
+    assert frames.dtype == np.uint8
+    exact = codec.decode_float(latents).permute(1, 2, 3, 0).numpy() * 255
+    assert np.array_equal(frames, np.trunc(exact).astype(np.uint8))
+
+
+def test_random_pictures_have_colour_and_structure(tiny: tuple[Preset, VaeCodec]) -> None:
+    frames = tiny[1].decode(1.4 * draw(1, 0, "start_noise", (16, 2, 8, 14)))
+    assert frames.std(axis=(1, 2)).min() > 10
+    assert ((frames == 0) | (frames == 255)).mean() < 0.2
+    assert np.ptp(frames.mean(axis=(0, 1, 2))) < 80
+
+
+def test_numbers_that_are_not_finite_never_become_pixels(tiny: tuple[Preset, VaeCodec]) -> None:
+    latents = np.full((16, 1, 8, 14), np.nan, dtype=np.float32)
+    with pytest.raises(Poisoned, match="not finite"):
+        tiny[1].decode(latents)
