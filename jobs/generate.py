@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _generate(arguments: argparse.Namespace) -> int:
     import json
-    import os
     import tempfile
 
+    from gamecraft_core.base.store import file_uri
     from jobs.config import resolve
     from jobs.run import Request, run
     from orchestrator.manifest.rows import RowReader
@@ -61,8 +61,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
     config = resolve(arguments.preset, arguments.fleet, arguments.set)
     out = Path(arguments.out).absolute()
-    here = Path(os.getcwd()).as_uri()
-    sources = Sources(here, config.store.model_dump())
+    sources = Sources(file_uri("."), config.store.model_dump())
     row: dict[str, Any] = {name: value for name in _COLUMNS if (value := getattr(arguments, name)) is not None}
     row.setdefault("prompt", "a calm world")
     RowReader(config.presets, config.preset.name, sources).spec_from_fields(row)

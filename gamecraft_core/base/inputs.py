@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.store import open_store, scheme_of
+from gamecraft_core.base.store import file_uri, local_path, open_store, scheme_of
 
 
 def resolve(path: str, base: str) -> str:
@@ -17,15 +15,14 @@ def resolve(path: str, base: str) -> str:
     if "://" in path:
         return path
     if scheme_of(base) == "file":
-        folder = unquote(urlsplit(base).path) if base.startswith("file://") else base
-        return Path(os.path.abspath(os.path.join(folder, path))).as_uri()
+        return file_uri(local_path(base) / path)
     return f"{base.rstrip('/')}/{path}"
 
 
 def read_bytes(uri: str, field: str, *, max_bytes: int, options: Mapping[str, Any] | None = None) -> bytes:
     """The whole content of ``uri``; BadInput naming ``field`` when it is missing or larger than ``max_bytes``."""
     if scheme_of(uri) == "file":
-        return _read_local(unquote(urlsplit(uri).path) if "://" in uri else uri, field, max_bytes)
+        return _read_local(local_path(uri), field, max_bytes)
     folder, _, name = uri.rpartition("/")
     try:
         data = open_store(folder, options).get(name)
@@ -36,14 +33,14 @@ def read_bytes(uri: str, field: str, *, max_bytes: int, options: Mapping[str, An
     return data
 
 
-def _read_local(path: str, field: str, max_bytes: int) -> bytes:
+def _read_local(path: Path, field: str, max_bytes: int) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}", field=field, remedy="check the path") from error
     if len(data) > max_bytes:
-        raise _too_large(path, field, max_bytes)
+        raise _too_large(str(path), field, max_bytes)
     return data
 
 

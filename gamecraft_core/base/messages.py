@@ -8,7 +8,7 @@ process boundaries as numpy.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +162,7 @@ class FailOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishOrder:
-    """Publish one shard. Rows committed in this run come as payloads; ``stored`` are ids whose records are in the store."""
+    """Publish one shard. Rows committed just now come as payloads; ``stored`` are ids whose records the store has."""
 
     session_id: str
     shard: int
@@ -170,9 +170,7 @@ class PublishOrder:
     stored: tuple[str, ...]
 
 
-Order = Union[
-    TextOrder, EncodeOrder, DenoiseOrder, DecodeOrder, WriteOrder, CommitOrder, FailOrder, PublishOrder
-]
+Order = Union[TextOrder, EncodeOrder, DenoiseOrder, DecodeOrder, WriteOrder, CommitOrder, FailOrder, PublishOrder]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

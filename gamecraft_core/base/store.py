@@ -71,6 +71,11 @@ def local_path(uri: str) -> Path:
     return Path(os.path.abspath(path))
 
 
+def file_uri(path: str | Path) -> str:
+    """The ``file://`` URI of a local path, taken literally as fsspec does: nothing is percent-encoded."""
+    return f"file://{os.path.abspath(path)}"
+
+
 def clean_key(key: str) -> str:
     """Refuse keys that could name something outside the root; callers build keys from checked ids only."""
     parts = key.split("/")

@@ -12,15 +12,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
 from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.inputs import read_bytes
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import SessionSpec
-from gamecraft_core.base.store import scheme_of
+from gamecraft_core.base.store import file_uri, local_path, scheme_of
 from orchestrator.manifest.formats import RawRow, format_of, read_rows
 from orchestrator.manifest.rows import RowError, RowErrors, RowReader, refused
 from orchestrator.manifest.sources import Sources
@@ -53,7 +51,7 @@ class Manifest:
         self._format = format_of(uri)
         self._local = scheme_of(uri) == "file"
         if self._local:
-            uri = Path(os.path.abspath(unquote(urlsplit(uri).path) if "://" in uri else uri)).as_uri()
+            uri = file_uri(local_path(uri))
         self.uri = uri
         self._options = options
         self._reader = RowReader(presets, default_preset, Sources(uri.rpartition("/")[0], options))
@@ -110,7 +108,7 @@ class Manifest:
     def _open(self) -> BinaryIO:
         if not self._local:
             return io.BytesIO(self._fetched)
-        path = unquote(urlsplit(self.uri).path)
+        path = local_path(self.uri)
         try:
             if not os.path.isfile(path):
                 raise FileNotFoundError(2, "no such file")

@@ -11,11 +11,10 @@ import stat
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from gamecraft_core.base.errors import BadInput, StoreUnavailable, UsageError
 from gamecraft_core.base.inputs import read_bytes, resolve
-from gamecraft_core.base.store import open_store, scheme_of
+from gamecraft_core.base.store import local_path, open_store, scheme_of
 
 MAX_IMAGE_BYTES = 64 << 20
 MAX_VIDEO_BYTES = 512 << 20
@@ -97,7 +96,7 @@ class Sources:
 
 def _regular_file(uri: str, max_bytes: int) -> str:
     """Local path behind ``uri``; BadInput unless it is a file of 1 to ``max_bytes`` bytes."""
-    path = unquote(urlsplit(uri).path)
+    path = str(local_path(uri))
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise BadInput(f"{path} is not a file", remedy="name one file")

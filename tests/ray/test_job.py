@@ -91,7 +91,8 @@ def test_generate_makes_one_playable_video(ray_cluster: RayCluster, tmp_path: Pa
     argv += ["--out", str(out), "--metrics-port", "0", "--height", "32", "--width", "48", "--steps", "2"]
     assert generate.main(argv) == 0
     facts = probe(out.read_bytes())
-    assert (facts.frames, facts.fps, facts.width, facts.height) == (66, 25, 48, 32)
+    assert facts.fps == 25
+    assert (facts.frames, facts.width, facts.height) == (66, 48, 32)
 
 
 def test_stopped_by_sigterm_and_resumed(ray_cluster: RayCluster, tmp_path: Path) -> None:

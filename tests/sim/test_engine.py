@@ -246,7 +246,11 @@ def test_a_store_that_stays_away_aborts_without_losing_a_row() -> None:
 
 def test_rows_settled_before_still_complete_their_shard() -> None:
     world = World()
-    rows = [Settled(1, "old", committed=True), session("new", row=2), Settled(3, "bad", committed=False)]
+    rows: list[SessionSpec | Settled] = [
+        Settled(1, "old", committed=True),
+        session("new", row=2),
+        Settled(3, "bad", committed=False),
+    ]
     assert world.run(rows)
     (order, _, _) = world.logged(PublishOrder)[0]
     assert order.stored == ("old",)

@@ -92,11 +92,9 @@ def test_wrong_crop_is_refused_with_the_right_count(preset: Preset) -> None:
         TextEncoder(_with(preset, crop_start=36), "cpu")
 
 
-@pytest.mark.parametrize(
-    ("part", "file"),
-    [("llm", "tokenizer.json"), ("clip", "vocab.json"), ("clip", "merges.txt"), ("llm", "config.json")],
-)
-def test_a_folder_without_files_is_named(preset: Preset, tmp_path: Path, part: str, file: str) -> None:
+@pytest.mark.parametrize("named", ["llm/tokenizer.json", "llm/config.json", "clip/vocab.json", "clip/merges.txt"])
+def test_a_folder_without_files_is_named(preset: Preset, tmp_path: Path, named: str) -> None:
+    part, file = named.split("/")
     folder = Path(shutil.copytree(_FOLDERS / part, tmp_path / part))
     (folder / file).unlink()
     with pytest.raises(WeightsError, match=rf"text\.{part}.*{part}.*{file}"):
@@ -126,16 +124,10 @@ def _write(folder: Path, tensors: dict[str, torch.Tensor], extra: dict[str, torc
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model.", "model.", ""])
 def test_every_layout_of_the_language_model(preset: Preset, tmp_path: Path, prefix: str) -> None:
     folder = Path(shutil.copytree(_FOLDERS / "llm", tmp_path / "llm"))
-    stored = {
-        f"{prefix}{key}": value.clone() for key, value in build_llm(preset, torch.device("cpu")).state_dict().items()
-    }
-    stored[f"{prefix}embed_tokens.weight"] += 1
-    unread = {
-        f"{prefix}norm.weight": torch.ones(3),
-        f"{prefix}layers.2.unread": torch.ones(3),
-        "lm_head": torch.ones(2),
-    }
-    _write(folder, stored, unread)
+    drawn = build_llm(preset, torch.device("cpu")).state_dict()
+    stored = {prefix + key: value * 2 for key, value in drawn.items()}
+    unread = (f"{prefix}norm.weight", f"{prefix}layers.2.mlp.up_proj.weight", "lm_head.weight")
+    _write(folder, stored, {key: torch.ones(3) for key in unread})
     model = build_llm(_with(preset, llm=str(folder)), torch.device("cpu"))
     for key, value in model.state_dict().items():
         assert torch.equal(value, stored[prefix + key])
@@ -144,9 +136,8 @@ def test_every_layout_of_the_language_model(preset: Preset, tmp_path: Path, pref
 @pytest.mark.parametrize("prefix", ["text_model.", ""])
 def test_every_layout_of_clip(preset: Preset, tmp_path: Path, prefix: str) -> None:
     folder = Path(shutil.copytree(_FOLDERS / "clip", tmp_path / "clip"))
-    stored = {
-        f"{prefix}{key}": value * 2 for key, value in build_clip(preset, torch.device("cpu")).state_dict().items()
-    }
+    drawn = build_clip(preset, torch.device("cpu")).state_dict()
+    stored = {prefix + key: value * 2 for key, value in drawn.items()}
     unread = {"vision_model.x": torch.ones(1), f"{prefix}embeddings.position_ids": torch.arange(77)[None]}
     _write(folder, stored, unread)
     model = build_clip(_with(preset, clip=str(folder)), torch.device("cpu"))
@@ -163,12 +154,10 @@ def test_tokenizer_folders_are_small() -> None:
     assert sum(path.stat().st_size for path in _FOLDERS.rglob("*") if path.is_file()) < 200_000
 
 
-@pytest.mark.parametrize("name", ["gamecraft", "gamecraft-distill"])
-def test_published_presets_have_the_published_sizes(name: str) -> None:
+@pytest.mark.parametrize(("name", "steps", "guidance"), [("gamecraft", 50, 2.0), ("gamecraft-distill", 8, 1.0)])
+def test_published_presets_have_the_published_sizes(name: str, steps: int, guidance: float) -> None:
     preset = load_preset(name)
     assert (preset.dit.hidden_size, preset.dit.num_heads, preset.dit.head_dim) == (3072, 24, 128)
-    assert (preset.sampling.steps, preset.sampling.guidance) == {"gamecraft": (50, 2.0), "gamecraft-distill": (8, 1.0)}[
-        name
-    ]
+    assert (preset.sampling.steps, preset.sampling.guidance) == (steps, guidance)
     assert (preset.video.height, preset.video.width, preset.text.crop_start) == (704, 1216, 95)
     assert ("distill" in str(preset.weights.dit)) == (name == "gamecraft-distill")
