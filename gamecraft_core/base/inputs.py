@@ -11,7 +11,7 @@ from gamecraft_core.base.store import file_uri, local_path, open_store, scheme_o
 
 
 def resolve(path: str, base: str) -> str:
-    """Absolute URI of ``path``, which may be a URI, an absolute path or a path relative to the folder ``base`` (a URI)."""
+    """Absolute URI of ``path``: a URI already, an absolute path, or a path relative to the folder at URI ``base``."""
     if "://" in path:
         return path
     if scheme_of(base) == "file":

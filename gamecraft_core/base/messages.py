@@ -170,7 +170,7 @@ class PublishOrder:
     stored: tuple[str, ...]
 
 
-Order = Union[TextOrder, EncodeOrder, DenoiseOrder, DecodeOrder, WriteOrder, CommitOrder, FailOrder, PublishOrder]
+Order = TextOrder | EncodeOrder | DenoiseOrder | DecodeOrder | WriteOrder | CommitOrder | FailOrder | PublishOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
