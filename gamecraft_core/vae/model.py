@@ -30,12 +30,8 @@ def down_factors(config: VaeConfig) -> list[Factor]:
 
 def up_factors(config: VaeConfig) -> list[Factor]:
     """(time, height, width) growth of each decoder block."""
-    if config.time_compression_ratio == 8:
-        return list(reversed(down_factors(config)))
-    levels = len(config.block_out_channels)
-    in_time = config.time_compression_ratio.bit_length() - 1
-    factors = [(2 if block >= levels - 1 - in_time else 1, 2, 2) for block in range(levels - 1)]
-    return [*factors, (1, 1, 1)]
+    factors = down_factors(config)
+    return factors[::-1] if config.time_compression_ratio == 8 else factors
 
 
 class DownBlock(nn.Module):
@@ -131,6 +127,9 @@ class CausalVae(nn.Module):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, F, H, W] in -1..1 to (mean, log variance), each [B, latent channels, T, h, w]."""
+        in_time, in_space = self.config.time_compression_ratio, self.config.spatial_compression_ratio
+        if (x.shape[2] - 1) % in_time or x.shape[3] % in_space or x.shape[4] % in_space:
+            raise ValueError(f"{tuple(x.shape[2:])} is not 1 + n * {in_time} frames of sides divisible by {in_space}")
         scratch = Scratch()
 
         def run(tile: Tensor) -> Tensor:

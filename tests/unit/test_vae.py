@@ -63,6 +63,12 @@ def test_where_time_is_scaled(ratio: Literal[1, 4, 8], down: tuple[int, ...], up
     assert (up_factors(config)[0] == (1, 1, 1)) == (ratio == 8)
 
 
+@pytest.mark.parametrize("size", [(4, 16, 16), (5, 12, 16), (5, 16, 20)])
+def test_sizes_that_no_latent_stands_for(size: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="divisible by 8"):
+        _vae().encode(torch.zeros(1, 3, *size))
+
+
 def test_a_convolution_never_looks_ahead() -> None:
     conv = CausalConv3d(2, 3)
     x = torch.randn(1, 2, 6, 5, 4)
