@@ -14,6 +14,9 @@ import pytest
 from tests.servers import s3
 from tests.servers.cluster import RayCluster, local_cluster
 
+# Before torch is imported anywhere: tiny tensors gain nothing from threads, and the tests' processes share few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 pytest_plugins = ["pytester", "tests.skip_guard"]
 
 # The machines are shared: how long an example takes says nothing about the code.

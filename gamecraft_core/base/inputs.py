@@ -1,13 +1,21 @@
-"""Reading what a user names by path or URI: bounded bytes from a local file or S3, with errors that name the field."""
+"""Reading what a user names by path or URI: bounded bytes, or a local copy, with errors that name the field."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.store import file_uri, local_path, open_store, scheme_of
+from gamecraft_core.base.errors import BadInput, UsageError
+from gamecraft_core.base.input_cache import InputCache
+from gamecraft_core.base.store import Store, file_uri, local_path, open_store, scheme_of
+
+#: Files that one folder of a checkpoint may hold; a larger listing is the wrong folder.
+MAX_FILES = 2000
+
+_THREADS = 8
 
 
 def resolve(path: str, base: str) -> str:
@@ -24,13 +32,50 @@ def read_bytes(uri: str, field: str, *, max_bytes: int, options: Mapping[str, An
     if scheme_of(uri) == "file":
         return _read_local(local_path(uri), field, max_bytes)
     folder, _, name = uri.rpartition("/")
+    store = open_store(folder, options)
     try:
-        data = open_store(folder, options).get(name)
+        found = store.stat(name)
+        if found.size > max_bytes:
+            raise _too_large(uri, field, max_bytes)
+        return store.get_range(name, 0, found.size, found.version) if found.size else b""
     except FileNotFoundError as error:
         raise BadInput(f"{uri} does not exist", field=field, remedy="check the path") from error
-    if len(data) > max_bytes:
-        raise _too_large(uri, field, max_bytes)
-    return data
+
+
+def local_copy(
+    uri: str, options: Mapping[str, Any] | None = None, *, field: str = "", cache: InputCache | None = None
+) -> Path:
+    """A path on this machine with the content of the file or folder ``uri``; local ones are returned as they are.
+
+    Remote ones are fetched into ``cache`` (default: the user's), once for each content. UsageError naming ``field``
+    where there is nothing at ``uri``.
+    """
+    if scheme_of(uri) == "file":
+        return local_path(uri)
+    uri = uri.rstrip("/")
+    cache = cache or InputCache()
+    endpoint = str((options or {}).get("endpoint_url") or "")
+    parent, _, name = uri.rpartition("/")
+    try:
+        if not parent.endswith(("/", ":")):
+            store = open_store(parent, options)
+            return cache.fetch(store, {name: store.stat(name)}, endpoint) / name
+    except FileNotFoundError:
+        pass
+    store = open_store(uri, options)
+    keys = _keys(store, uri, field)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return cache.fetch(store, dict(zip(keys, threads.map(store.stat, keys), strict=True)), endpoint)
+
+
+def _keys(store: Store, uri: str, field: str) -> list[str]:
+    # A key that ends in a slash is an empty object by which some tools mark a folder.
+    keys = list(islice((key for key in store.list("") if not key.endswith("/")), MAX_FILES + 1))
+    if not keys:
+        raise UsageError(f"there is nothing at {uri}", field=field, remedy="correct the path")
+    if len(keys) > MAX_FILES:
+        raise UsageError(f"{uri} holds more than {MAX_FILES} files", field=field, remedy="name the folder itself")
+    return keys
 
 
 def _read_local(path: Path, field: str, max_bytes: int) -> bytes:

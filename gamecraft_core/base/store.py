@@ -8,11 +8,13 @@ never percent-encoded.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from errno import ENOSPC, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,10 +28,20 @@ _TEMPORARY = ".tmp-"
 _NO_HARD_LINKS = (EPERM, ENOTSUP, ENOSYS)
 
 
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a store says of a key without reading it: bytes, and a tag that changes with the content."""
+
+    size: int
+    version: str
+
+
 class Store(Protocol):
     """What the product needs from a place that keeps bytes. Keys are '/'-separated and relative to ``root``.
 
-    ``get`` raises FileNotFoundError for an absent key. ``put_if_absent`` tells whether this call made the key; where it
+    ``get``, ``stat`` and ``get_range`` raise FileNotFoundError for an absent key. ``get_range`` returns the bytes
+    ``start``..``end`` (not empty, within the size) of the content tagged ``version``, and raises StoreUnavailable where
+    the key holds other content by now. ``put_if_absent`` tells whether this call made the key; where it
     raises StoreUnavailable the outcome is unknown, and a key it made must never be the target of a plain ``put``.
     ``list`` yields every key below the folder ``prefix`` ("" for all), in the order of the keys.
     """
@@ -38,6 +50,8 @@ class Store(Protocol):
 
     def uri(self, key: str) -> str: ...
     def get(self, key: str) -> bytes: ...
+    def stat(self, key: str) -> Stat: ...
+    def get_range(self, key: str, start: int, end: int, version: str) -> bytes: ...
     def put(self, key: str, data: bytes) -> None: ...
     def put_if_absent(self, key: str, data: bytes) -> bool: ...
     def exists(self, key: str) -> bool: ...
@@ -76,6 +90,11 @@ def file_uri(path: str | Path) -> str:
     return f"file://{os.path.abspath(path)}"
 
 
+def changed(uri: str) -> StoreUnavailable:
+    """The error of a ``get_range`` that met other content than it was asked for."""
+    return StoreUnavailable(f"{uri} changed while it was read", remedy="run again when nobody writes it")
+
+
 def clean_key(key: str) -> str:
     """Refuse keys that could name something outside the root; callers build keys from checked ids only."""
     parts = key.split("/")
@@ -107,6 +126,19 @@ class LocalStore:
             raise FileNotFoundError(str(path)) from None
         except OSError as error:
             raise _local_error("read", path, error) from error
+
+    def stat(self, key: str) -> Stat:
+        path = self._path(key)
+        if not path.is_file():
+            raise FileNotFoundError(str(path))
+        return _stat(path.stat())
+
+    def get_range(self, key: str, start: int, end: int, version: str) -> bytes:
+        self.stat(key)
+        with open(self._path(key), "rb") as file:
+            if _stat(os.fstat(file.fileno())).version != version:
+                raise changed(self.uri(key))
+            return os.pread(file.fileno(), end - start, start)
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -170,6 +202,10 @@ class LocalStore:
                 temporary.unlink(missing_ok=True)
 
 
+def _stat(found: os.stat_result) -> Stat:
+    return Stat(found.st_size, f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}")
+
+
 def _make_folder(folder: Path) -> None:
     """mkdir -p whose every new entry is on disk when it returns."""
     if folder.is_dir():
@@ -226,6 +262,15 @@ class MemoryStore:
 
     def get(self, key: str) -> bytes:
         return bytes(self._fs.cat_file(self._path(key)))
+
+    def stat(self, key: str) -> Stat:
+        data = self.get(key)
+        return Stat(len(data), hashlib.sha256(data).hexdigest())
+
+    def get_range(self, key: str, start: int, end: int, version: str) -> bytes:
+        if self.stat(key).version != version:
+            raise changed(self.uri(key))
+        return self.get(key)[start:end]
 
     def put(self, key: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(key), data)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable, UsageError
-from gamecraft_core.base.store import clean_folder, clean_key
+from gamecraft_core.base.store import Stat, changed, clean_folder, clean_key
 
 _ATTEMPT = "framelane-attempt"
 _CONNECTIONS = 32
@@ -74,12 +74,29 @@ class S3Store:
         return f"{self.root}/{clean_key(key)}"
 
     def get(self, key: str) -> bytes:
+        return self._read(key)
+
+    def stat(self, key: str) -> Stat:
+        with self._call("look up", key):
+            head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+        return Stat(head["ContentLength"], head["ETag"])
+
+    def get_range(self, key: str, start: int, end: int, version: str) -> bytes:
+        # The tag is compared here: not every server heeds If-Match.
+        return self._read(key, version, Range=f"bytes={start}-{end - 1}")
+
+    def _read(self, key: str, version: str | None = None, **span: str) -> bytes:
         for _ in range(self._options.attempts):
             with self._call("read", key):
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(key), **span)
             with suppress(StoreUnavailable), self._call("read", key), closing(answer["Body"]) as body:
-                return bytes(body.read())
-        raise StoreUnavailable(f"cannot read {self.uri(key)}: the body keeps breaking off", remedy=_REMEDY_AWAY)
+                data = bytes(body.read())
+                break
+        else:
+            raise StoreUnavailable(f"cannot read {self.uri(key)}: the body keeps breaking off", remedy=_REMEDY_AWAY)
+        if version not in (None, answer["ETag"]):
+            raise changed(self.uri(key))
+        return data
 
     def put(self, key: str, data: bytes) -> None:
         with self._call("write", key):
@@ -177,6 +194,8 @@ def _meaning(error: Exception, message: str) -> OSError | FramelaneError:
     code = response.get("Error", {}).get("Code", "")
     if code in ("NoSuchKey", "404"):
         return FileNotFoundError(message)
+    if status == 416:  # shorter than when it was looked at
+        return StoreUnavailable(message, remedy=_REMEDY_AWAY)
     if status == 412:
         return FileExistsError(message)
     if status == 409:

@@ -65,11 +65,13 @@ def manifest(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def synthesize(folder: Path, rows: Sequence[Mapping[str, Any]], fleet: str, *options: str) -> Finished:
+def synthesize(
+    folder: Path, rows: Sequence[Mapping[str, Any]], fleet: str, *options: str, settings: Sequence[str] = SMALL
+) -> Finished:
     """Run the job in this process on the cluster that it is connected to."""
     out = folder / "out"
     argv = ["--preset", "tiny-gamecraft", "--manifest", str(manifest(folder, rows)), "--out", str(out)]
     argv += ["--fleet", fleet, "--metrics-port", "0", *options]
-    for setting in SMALL:
+    for setting in settings:
         argv += ["--set", setting]
     return Finished(main(argv), out)

@@ -28,7 +28,8 @@ def errors(finished: Finished) -> list[dict[str, Any]]:
 
 def test_every_decode_overlaps_the_next_denoise_of_its_session(ray_cluster: RayCluster, tmp_path: Path) -> None:
     rows = [row("a", "w*4", seed=1), row("b", "d*4", seed=2)]
-    finished = synthesize(tmp_path, rows, "three")
+    # at the preset's own size: a decode takes long enough to be seen beside the denoise
+    finished = synthesize(tmp_path, rows, "three", settings=("sampling.steps=4",))
     assert finished.status == 0
     denoise, decode = finished.slices("denoise"), finished.slices("decode")
     for name in ("a", "b"):

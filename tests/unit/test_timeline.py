@@ -1,0 +1,44 @@
+"""The timeline: a track per lane, slices in microseconds, a bounded number of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gamecraft_core.base.messages import Receipt, Stage
+from orchestrator.timeline import Timeline
+from tests.fakes.sessions import session
+
+
+def receipt(stage: Stage, lane: str, started: float, ended: float, **facts: Any) -> Receipt:
+    return Receipt(stage=stage, session_id="s", index=2, lane=lane, started=started, ended=ended, facts=facts)
+
+
+def events(timeline: Timeline) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(timeline.to_json())["traceEvents"]
+    return found
+
+
+def test_slices_and_tracks() -> None:
+    timeline = Timeline()
+    timeline.settled(session(), receipt("decode", "decode-0", 11.0, 13.0, decoded=12.5), 0.0, 13.0)
+    timeline.settled(session(), receipt("denoise", "denoise-0", 10.0, 12.0), 0.0, 12.0)
+    names = {event["tid"]: event["args"]["name"] for event in events(timeline) if event["name"] == "thread_name"}
+    slices = {(names[e["tid"]], e["cat"]): (e["ts"], e["dur"]) for e in events(timeline) if e["ph"] == "X"}
+    assert slices == {
+        ("denoise-0", "denoise"): (0, 2_000_000),
+        ("decode-0", "decode"): (1_000_000, 1_500_000),
+        ("decode-0 video encoding", "encode video"): (2_500_000, 500_000),
+    }
+    assert timeline.overlap_ratio() == 0.5
+
+
+def test_the_latest_events_are_kept() -> None:
+    timeline = Timeline(max_events=3)
+    for number in range(9):
+        timeline.settled(session(), receipt("write", "write-0", number, number + 1), 0.0, 0.0)
+    assert [e["ts"] for e in events(timeline) if e["ph"] == "X"] == [0, 1_000_000, 2_000_000]
+
+
+def test_an_empty_timeline_is_still_a_trace() -> None:
+    assert [event["ph"] for event in events(Timeline())] == ["M"]
