@@ -1,4 +1,4 @@
-"""The run's Prometheus metrics: every name, label value and bucket is here, on one registry that the control plane feeds.
+"""The run's Prometheus metrics: every name, label value and bucket is here, on one registry of the control plane.
 
 Invariants: a label's values are the ones that its ``Spec`` lists, never a session, a chunk or a prompt; memory is
 bounded by the sessions under way. ``infra/prometheus/METRICS.md`` is ``markdown()``.
@@ -61,8 +61,8 @@ METRICS = (
     Spec("gamecraft_realtime_factor", "gauge", "Video seconds made per wall second, since the start."),
     Spec("gamecraft_sessions", "gauge", "Sessions of this start by state.", {"state": STATES}),
     Spec("gamecraft_queue_depth", "gauge", "Ready tasks that no lane has taken.", _STAGE),
-    Spec("gamecraft_lane_busy_ratio", "gauge", "Share of its lanes' time that a stage worked, since the start.", _STAGE),
-    Spec("gamecraft_overlap_ratio", "gauge", "Share of decode-busy time in which some denoise lane is busy (latest 256)."),
+    Spec("gamecraft_lane_busy_ratio", "gauge", "Busy share of a stage's lanes, since the start.", _STAGE),
+    Spec("gamecraft_overlap_ratio", "gauge", "Share of recent decode-busy time with some denoise lane busy."),
     Spec("gamecraft_output_bytes_total", "counter", "Bytes stored."),
     Spec("gamecraft_outputs_committed_total", "counter", "Sessions committed."),
     Spec("gamecraft_failures_total", "counter", "Sessions that failed, by kind of error.", {"reason": REASONS}),

@@ -111,8 +111,8 @@ class Scheduler:
         self._unwritten.forget(session)
 
     def waiting(self, stage: Stage) -> int:
-        """Ready tasks of ``stage`` that no lane has taken."""
-        return sum(len(queue) for queue in self._ready[stage].values())
+        """Ready tasks of ``stage`` that no lane has taken. The metrics endpoint asks from a thread of its own."""
+        return sum(len(queue) for queue in list(self._ready[stage].values()))
 
     def in_flight(self, stage: Stage) -> int:
         return sum(len(slot.tasks) for slot in self._slots[stage])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError
-from gamecraft_core.base.messages import CommitOrder, Order, PublishOrder, Receipt, Stage
+from gamecraft_core.base.messages import CommitOrder, DecodeOrder, Order, PublishOrder, Receipt, Stage, WriteOrder
 from orchestrator.ports import Ref
 
 #: Seconds an order takes, or the error it ends with (after no time).
@@ -49,9 +50,13 @@ class FakeLane:
 
     def _receipt(self, order: Order, started: float, ended: float) -> Receipt:
         index = getattr(order, "index", 0)
-        facts = {"latents_sha256": "0" * 64, "fragment_key": "k", "fragment_sha256": "1" * 64, "payload_bytes": 10}
-        if isinstance(order, (CommitOrder, PublishOrder)):
-            facts = {"kind": type(order).__name__}
+        facts: dict[str, Any] = {"payload_bytes": 10, "latents_sha256": "0" * 64}
+        if isinstance(order, DecodeOrder):
+            facts["frames"] = order.frames
+        elif isinstance(order, WriteOrder):
+            facts = {"fragment_key": "k", "fragment_sha256": "1" * 64, "bytes": 100}
+        elif isinstance(order, (CommitOrder, PublishOrder)):
+            facts = {"kind": type(order).__name__, "bytes": 200}
         return Receipt(
             stage=self.stage,
             session_id=order.session_id,
@@ -59,5 +64,5 @@ class FakeLane:
             lane=self.name,
             started=started,
             ended=ended,
-            facts=facts,
+            facts={"memory_bytes": 1 << 20, **facts},
         )
