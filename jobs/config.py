@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -103,6 +103,17 @@ def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, kee
     for each in config.presets.values():
         _check(each)
     return config
+
+
+def with_endpoint(config: RunConfig, environment: Mapping[str, str]) -> RunConfig:
+    """``config`` with the S3 endpoint that the environment names, where no setting does.
+
+    Lanes may live on machines that do not share this environment, so the endpoint travels with the store's options.
+    """
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if config.store.endpoint_url or not endpoint:
+        return config
+    return config.model_copy(update={"store": config.store.model_copy(update={"endpoint_url": endpoint})})
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -158,7 +158,9 @@ class Report:
         from rich.table import Table
 
         counts, wall = self._counts(), time.time() - self._started
-        table = Table(title=f"run {self._record['run_id']}: {'finished' if finished else 'stopped, resumable'}")
+        table = Table(
+            title=f"run {self._record['run_id']}: {'finished' if finished else 'stopped, resumable'}", show_header=False
+        )
         table.add_column("")
         table.add_column("", justify="right")
         table.add_row("rows", str(counts["rows"]))

@@ -74,13 +74,17 @@ class Progress:
 
     def line(self) -> str:
         """Everything the display shows, in one line."""
-        busy = " ".join(f"{stage} {self._busy(stage)}/{self._lanes[stage]}" for stage in STAGES)
+        return f"{self._made()}  busy: {self._lanes_busy()}"
+
+    def _made(self) -> str:
+        failed = f" ({self._failed} failed)" if self._failed else ""
         return (
-            f"sessions {self._committed}/{self._survey.rows}"
-            + (f" ({self._failed} failed)" if self._failed else "")
-            + f"  chunks {self._chunks}/{self._survey.chunks}  {self._rate():.1f} frames/s  ETA {self._eta()}"
-            + f"  busy: {busy}"
+            f"sessions {self._committed}/{self._survey.rows}{failed}  chunks {self._chunks}/{self._survey.chunks}  "
+            f"{self._rate():.1f} frames/s  ETA {self._eta()}"
         )
+
+    def _lanes_busy(self) -> str:
+        return "  ".join(f"{stage} {self._busy(stage)}/{self._lanes[stage]}" for stage in STAGES)
 
     def _rate(self) -> float:
         return self._frames / max(time.monotonic() - self._started, 1e-9)
@@ -98,4 +102,4 @@ class Progress:
         from rich.text import Text
 
         bar = ProgressBar(total=max(1, self._survey.chunks), completed=self._chunks, width=60)
-        return Group(bar, Text(self.line()))
+        return Group(bar, Text(self._made()), Text(f"lanes busy  {self._lanes_busy()}", style="dim"))

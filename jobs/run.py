@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from gamecraft_core.base import logs
 from gamecraft_core.base.errors import FramelaneError, OutputTaken, UsageError
@@ -23,7 +25,7 @@ from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset import claim, layout
 from jobs import finish
-from jobs.config import RunConfig, identity, public
+from jobs.config import RunConfig, identity, public, with_endpoint
 from jobs.metrics_server import serve_metrics
 from jobs.progress import Progress
 from orchestrator.board import Board
@@ -31,6 +33,8 @@ from orchestrator.engine import Engine, Settled
 from orchestrator.manifest.manifest import Manifest, Survey
 from orchestrator.manifest.rows import RowErrors
 from orchestrator.metrics import Metrics
+from orchestrator.ports import Lane, Listener
+from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from orchestrator.timeline import Timeline
 
@@ -62,81 +66,90 @@ class History:
 def run(request: Request) -> int:
     """Carry out ``request``; returns the exit status. Raises UsageError before anything starts, RunAborted later."""
     logs.setup()
+    request = replace(request, config=with_endpoint(request.config, os.environ))
     config, started = request.config, time.time()
-    options = config.store.model_dump()
-    manifest = Manifest(request.manifest, config.presets, config.preset.name, options)
+    manifest = Manifest(request.manifest, config.presets, config.preset.name, config.store.model_dump())
     survey = manifest.survey()
     if request.strict and survey.bad:
         listed = "; ".join(str(error) for error in survey.errors[:10])
         raise UsageError(
             f"{survey.bad} of {survey.rows} rows are wrong: {listed}", field="manifest", remedy="mend them"
         )
-    store = open_store(request.out, options)
+    store = open_store(request.out, config.store.model_dump())
     record = _claim(request, store, manifest)
     past = _history(store)
     report = finish.Report(record, survey.rows, started, past.failures)
-    source = _source(manifest, past, report)
     shards = ShardBook(survey.rows, config.output.rows_per_shard, past.published)
-    if _all_settled(manifest, past) and shards.published == shards.total:
+    rows = _source(manifest, past, report)
+    if shards.published == shards.total and _all_settled(manifest, past):
         log.info("nothing to do: every row of run %s has settled", record["run_id"])
-        for _ in source:
-            pass
+        deque(rows, maxlen=0)
         return report.conclude(store, finished=True, timeline=None)
     timeline = Timeline()
+    work = _Work(request, store, survey, past, shards, report, timeline)
     try:
-        finished = asyncio.run(_on_cluster(request, store, survey, source, shards, report, timeline, past))
+        finished = asyncio.run(work.on_cluster(rows))
     except FramelaneError:
         report.aborted(store, timeline)
         raise
     return report.conclude(store, finished=finished, timeline=timeline)
 
 
-async def _on_cluster(
-    request: Request,
-    store: Store,
-    survey: Survey,
-    source: Iterator[SessionSpec | Settled],
-    shards: ShardBook,
-    report: finish.Report,
-    timeline: Timeline,
-    past: History,
-) -> bool:
-    """Start the fleet, run the engine on it, take it down. True when every row settled."""
-    from actors import fleet
-    from actors.cluster import connected
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The part of a run that needs a cluster."""
 
-    config = request.config
-    with connected(config.fleet, request.address):
-        lanes = await fleet.start(config.fleet, list(config.presets.values()), store.root, config.store.model_dump())
-        try:
+    request: Request
+    store: Store
+    survey: Survey
+    past: History
+    shards: ShardBook
+    report: finish.Report
+    timeline: Timeline
 
-            def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
-                return Provenance(
-                    preset=spec.preset,
-                    code_version=code_version(),
-                    steps=spec.steps,
-                    guidance=spec.guidance,
-                    shift=spec.shift,
-                    sp_degree=sp_degree,
-                    **lanes.facts[spec.preset],
-                )
+    async def on_cluster(self, rows: Iterator[SessionSpec | Settled]) -> bool:
+        """Start the fleet, run the engine on it, take it down. True when every row settled."""
+        from actors import fleet
+        from actors.cluster import connected
 
-            output = config.output
-            board = Board(
-                config.limits, provenance, keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves
+        config = self.request.config
+        options = config.store.model_dump()
+        with connected(config.fleet, self.request.address):
+            lanes = await fleet.start(config.fleet, list(config.presets.values()), self.store.root, options)
+            try:
+                return await self._run(lanes.lanes, lanes.facts, rows)
+            finally:
+                lanes.close()
+
+    async def _run(
+        self, lanes: Sequence[Lane], facts: Mapping[str, Mapping[str, str]], rows: Iterator[SessionSpec | Settled]
+    ) -> bool:
+        config, output = self.request.config, self.request.config.output
+
+        def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
+            return Provenance(
+                preset=spec.preset,
+                code_version=code_version(),
+                steps=spec.steps,
+                guidance=spec.guidance,
+                shift=spec.shift,
+                sp_degree=sp_degree,
+                **facts[spec.preset],
             )
-            counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes.lanes) for stage in STAGES}
-            metrics = Metrics(counts, lambda stage: engine.scheduler.waiting(stage), time.time())
-            metrics.refused(survey.bad)
-            progress = Progress(survey, len(past.committed), counts, lambda stage: engine.scheduler.busy(stage))
-            engine = Engine(lanes.lanes, board, config.limits, shards, [report, timeline, metrics, progress], time.time)
-            _stop_on_signals(engine)
-            with serve_metrics(metrics.registry, request.metrics_port) as url, progress:
-                log.info("metrics at %s", url)
-                report.begin(store, url)
-                return await engine.run(source)
-        finally:
-            lanes.close()
+
+        board = Board(config.limits, provenance, keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves)
+        scheduler = Scheduler(config.limits, lambda: board.payload_bytes)
+        counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
+        metrics = Metrics(counts, scheduler.waiting, time.time())
+        metrics.refused(self.survey.bad)
+        progress = Progress(self.survey, len(self.past.committed), counts, scheduler.busy)
+        listeners: list[Listener] = [self.report, self.timeline, metrics, progress]
+        engine = Engine(lanes, board, scheduler, config.limits, self.shards, listeners, time.time)
+        _stop_on_signals(engine)
+        with serve_metrics(metrics.registry, self.request.metrics_port) as url, progress:
+            log.info("metrics at %s", url)
+            self.report.begin(self.store, url)
+            return await engine.run(rows)
 
 
 def _claim(request: Request, store: Store, manifest: Manifest) -> dict[str, object]:

@@ -36,8 +36,18 @@ def add_run_options(made: argparse.ArgumentParser) -> None:
     """Options that every job on a fleet takes."""
     made.add_argument("--fleet", default="laptop", help="a built-in fleet's name, or a fleet's YAML file")
     made.add_argument("--address", help="an existing Ray cluster (default: RAY_ADDRESS, else a local one on demand)")
-    made.add_argument("--metrics-port", type=int, default=9108, metavar="N", help="Prometheus port; 0 takes a free one")
+    made.add_argument(
+        "--metrics-port", type=port, default=9108, metavar="N", help="Prometheus port; 0 takes a free one"
+    )
     made.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a setting; repeatable")
+
+
+def port(text: str) -> int:
+    """A TCP port, or 0 for a free one; ValueError is what argparse reports."""
+    number = int(text)
+    if not 0 <= number < 65536:
+        raise ValueError(text)
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -56,6 +56,7 @@ class Engine:
         self,
         lanes: Sequence[Lane],
         board: Board,
+        scheduler: Scheduler,
         limits: Limits,
         shards: ShardBook,
         listeners: Sequence[Listener],
@@ -71,9 +72,9 @@ class Engine:
         self._stopping = False
         self._in_flight = 0
         self._publishing = 0
-        self.scheduler = Scheduler(limits, lambda: board.payload_bytes)
+        self.scheduler = scheduler
         for lane in lanes:
-            self.scheduler.add_lane(lane)
+            scheduler.add_lane(lane)
 
     def stop(self) -> None:
         """Admit nothing and start no chunk any more; what runs finishes, what is complete is committed."""
@@ -97,7 +98,7 @@ class Engine:
             await self._cancel_running()
         finished = exhausted and not self._board.active and not self._publishing
         if not finished and not self._stopping:
-            raise RunAborted(f"no lane can serve {self.scheduler.stranded()}", remedy="restart the fleet and run again")
+            raise RunAborted(f"no lane is left for {self.scheduler.stranded()}", remedy="run the same command again")
         return finished
 
     def _admit(self, source: Iterator[SessionSpec | Settled]) -> bool:

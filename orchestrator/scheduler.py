@@ -121,13 +121,15 @@ class Scheduler:
         """Lanes of ``stage`` that hold work."""
         return sum(bool(slot.tasks) for slot in self._slots[stage])
 
-    def stranded(self) -> Need | None:
-        """A need with a ready task that no lane of the fleet can ever meet, if there is one."""
-        for stage in STAGES:
-            for need, queue in self._ready[stage].items():
+    def stranded(self) -> str:
+        """In words, what a ready task needs that no lane of the fleet offers (any more)."""
+        for queues in self._ready.values():
+            for need, queue in queues.items():
                 if any(not task.dead for _, _, task in queue) and not self._able(need):
-                    return need
-        return None
+                    stage, preset, degree = need
+                    degrees = f" at sequence-parallel degree {degree}" if degree else ""
+                    return f"{stage}{degrees}{f' with preset {preset}' if preset else ''}"
+        return "any task"
 
     def _fill(self, stage: Stage) -> Iterable[Dispatch]:
         queues = self._ready[stage]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from gamecraft_core.base.errors import BadInput, StoreUnavailable, UsageError
@@ -23,6 +23,8 @@ MAX_POSE_BYTES = 4 << 20
 MAX_SOURCE_PIXELS = 64_000_000
 
 _REMEMBERED = 4096
+#: Of a remote image, what is read for its header.
+_HEADER_BYTES = 256 << 10
 
 PoseRows = tuple[tuple[float, ...], ...]
 Answer = TypeVar("Answer")
@@ -68,17 +70,19 @@ class Sources:
         if scheme_of(uri) == "file":
             with open(_regular_file(uri, MAX_IMAGE_BYTES), "rb") as file:
                 header_check(file, max_pixels=MAX_SOURCE_PIXELS)
-        else:
-            data = read_bytes(uri, "image", max_bytes=MAX_IMAGE_BYTES, options=self._options)
-            header_check(data, max_pixels=MAX_SOURCE_PIXELS)
+            return
+        read = partial(read_bytes, uri, "image", max_bytes=MAX_IMAGE_BYTES, options=self._options)
+        try:
+            header_check(read(first=_HEADER_BYTES), max_pixels=MAX_SOURCE_PIXELS)
+        except BadInput:  # some headers carry large profiles and previews
+            header_check(read(), max_pixels=MAX_SOURCE_PIXELS)
 
     def _look_at_video(self, uri: str) -> None:
         if scheme_of(uri) == "file":
             _regular_file(uri, MAX_VIDEO_BYTES)
             return
         folder, _, name = uri.rpartition("/")
-        if not open_store(folder, self._options).exists(name):
-            raise FileNotFoundError(uri)
+        _check_size(uri, open_store(folder, self._options).stat(name).size, MAX_VIDEO_BYTES)
 
     def _read_poses(self, uri: str, frames: int) -> PoseRows:
         from gamecraft_core.timeline.poses import parse_pose_rows
@@ -100,10 +104,14 @@ def _regular_file(uri: str, max_bytes: int) -> str:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise BadInput(f"{path} is not a file", remedy="name one file")
-    if not 0 < status.st_size <= max_bytes:
-        problem = f"larger than {max_bytes >> 20} MiB" if status.st_size else "empty"
-        raise BadInput(f"{path} is {problem}", remedy="give a complete file within the limit")
+    _check_size(path, status.st_size, max_bytes)
     return path
+
+
+def _check_size(name: str, size: int, max_bytes: int) -> None:
+    if not 0 < size <= max_bytes:
+        problem = f"larger than {max_bytes >> 20} MiB" if size else "empty"
+        raise BadInput(f"{name} is {problem}", remedy="give a complete file within the limit")
 
 
 def _guarded(look: Callable[[], Answer], name: str, field: str) -> Answer:

@@ -107,10 +107,12 @@ def test_stopped_by_sigterm_and_resumed(ray_cluster: RayCluster, tmp_path: Path)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        said = []
         for line in process.stderr:
+            said.append(line)
             if "metrics at" in line:  # the fleet is ready and the engine about to start
                 process.send_signal(signal.SIGTERM)
-        assert process.wait() == 4
+        assert process.wait() == 4, "".join(said)
     stopped = json.loads((out / "run.json").read_text())
     assert stopped["status"] == "stopped"
     assert stopped["counts"]["remaining"] > 0

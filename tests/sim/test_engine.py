@@ -23,6 +23,7 @@ from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
 from orchestrator.engine import Engine, RunAborted, Settled
 from orchestrator.limits import Limits
+from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from tests.fakes import virtual_time
 from tests.fakes.lanes import Behaviour, FakeLane
@@ -90,10 +91,11 @@ class World:
             loop = asyncio.get_running_loop()
             used = limits or Limits()
             shards = ShardBook(len(rows), 4)
-            engine = Engine(self.lanes, Board(used, provenance, **board), used, shards, [self.ledger], loop.time)
-            self.engine = engine
+            self.board = Board(used, provenance, **board)
+            scheduler = Scheduler(used, lambda: self.board.payload_bytes)
+            self.engine = Engine(self.lanes, self.board, scheduler, used, shards, [self.ledger], loop.time)
             try:
-                return await engine.run(iter(rows))
+                return await self.engine.run(iter(rows))
             finally:
                 self.makespan = loop.time()
 
@@ -271,4 +273,4 @@ def test_stop_finishes_what_runs_and_reports_unfinished() -> None:
 def test_payload_accounting_returns_to_zero() -> None:
     world = World()
     assert world.run([session(f"s{i}", row=i + 1) for i in range(3)])
-    assert world.engine._board.payload_bytes == 0
+    assert world.board.payload_bytes == 0

@@ -17,6 +17,7 @@ from orchestrator.board import Board
 from orchestrator.engine import Engine
 from orchestrator.limits import Limits
 from orchestrator.metrics import METRICS, Metrics, markdown, reason_of
+from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from tests.fakes import virtual_time
 from tests.fakes.lanes import Behaviour, FakeLane
@@ -38,9 +39,10 @@ def run(rows: Sequence[SessionSpec], behaviour: Behaviour = usual, groups: int =
         clock = asyncio.get_running_loop().time
         counts: dict[Stage, int] = {stage: groups if stage == "denoise" else 1 for stage in STAGES}
         lanes = [FakeLane(f"{stage}-{n}", stage, behaviour) for stage in STAGES for n in range(counts[stage])]
-        metrics = Metrics(counts, lambda stage: engine.scheduler.waiting(stage), clock(), clock)
-        shards = ShardBook(len(rows), 4)
-        engine = Engine(lanes, Board(Limits(), provenance), Limits(), shards, [metrics], clock)
+        board = Board(Limits(), provenance)
+        scheduler = Scheduler(Limits(), lambda: board.payload_bytes)
+        metrics = Metrics(counts, scheduler.waiting, clock(), clock)
+        engine = Engine(lanes, board, scheduler, Limits(), ShardBook(len(rows), 4), [metrics], clock)
         assert await engine.run(iter(rows))
         metrics.at_end = generate_latest(metrics.registry).decode()  # type: ignore[attr-defined]
         return metrics
