@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,29 +98,67 @@ def test_generate_makes_one_playable_video(ray_cluster: RayCluster, tmp_path: Pa
     assert (facts.frames, facts.width, facts.height) == (66, 48, 32)
 
 
+class Started:
+    """The job as a process of its own on the tests' cluster. ``ready`` returns when its fleet is warm."""
+
+    def __init__(self, folder: Path, cluster: RayCluster, rows: Sequence[Mapping[str, Any]], fleet: str) -> None:
+        self.out = folder / "out"
+        argv = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", fleet]
+        argv += ["--manifest", str(manifest(folder, rows)), "--out", str(self.out), "--metrics-port", "0"]
+        argv += ["--address", cluster.address]
+        for setting in SMALL:
+            argv += ["--set", setting]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(argv, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        self.said: list[str] = []
+
+    def ready(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.said.append(line)
+            if "metrics at" in line:
+                return
+        raise AssertionError("".join(self.said))
+
+    def end(self) -> Finished:
+        assert self.process.stderr is not None
+        with self.process:
+            self.said += self.process.stderr.readlines()
+        return Finished(self.process.returncode, self.out)
+
+
 def test_stopped_by_sigterm_and_resumed(ray_cluster: RayCluster, tmp_path: Path) -> None:
     rows = [row(f"s{number}", "w*3", seed=number) for number in range(4)]
-    out = tmp_path / "out"
-    argv = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", "laptop"]
-    argv += ["--manifest", str(manifest(tmp_path, rows)), "--out", str(out), "--metrics-port", "0"]
-    argv += ["--address", ray_cluster.address]
-    for setting in (*SMALL, "limits.max_sessions=2"):
-        argv += ["--set", setting]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "metrics at" in line:  # the fleet is ready and the engine about to start
-                process.send_signal(signal.SIGTERM)
-        assert process.wait() == 4, "".join(said)
-    stopped = json.loads((out / "run.json").read_text())
+    job = Started(tmp_path, ray_cluster, rows, "laptop")
+    job.ready()
+    job.process.send_signal(signal.SIGTERM)
+    assert job.end().status == 4, "".join(job.said)
+    stopped = json.loads((job.out / "run.json").read_text())
     assert stopped["status"] == "stopped"
     assert stopped["counts"]["remaining"] > 0
-    resumed = synthesize(tmp_path, rows, "laptop", "--set", "limits.max_sessions=2")
+    resumed = synthesize(tmp_path, rows, "laptop")
     assert resumed.status == 0
     assert set(resumed.rows()) == {f"s{number}" for number in range(4)}
+
+
+def test_a_killed_lane_costs_nothing_but_time(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    rows = [row(f"s{number}", "w*3", seed=number) for number in range(4)]
+    job = Started(tmp_path, ray_cluster, rows, "three")
+    job.ready()
+    os.kill(processes_titled("ray::DenoiseRank")[0], signal.SIGKILL)
+    finished = job.end()
+    assert finished.status == 0, "".join(job.said)
+    assert set(finished.rows()) == {f"s{number}" for number in range(4)}
+    assert any("lost" in line for line in job.said)
+
+
+def processes_titled(title: str) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes().startswith(title.encode()):
+                found.append(int(path.parent.name))
+    return found
 
 
 def _rows(finished: Finished) -> list[dict[str, Any]]:
