@@ -29,6 +29,27 @@ class _Slot:
     lane: Lane
     number: int
     tasks: list[Task] = field(default_factory=list)
+    gone: bool = False
+
+
+class _Pool:
+    """Interchangeable lanes, the least loaded first. Entries that no longer tell the truth are dropped when met."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, _Slot]] = []
+        self.lanes = 0
+
+    def changed(self, slot: _Slot) -> None:
+        """``slot`` is new, or its load has changed."""
+        if not slot.gone and len(slot.tasks) < slot.lane.depth:
+            heapq.heappush(self._heap, (len(slot.tasks), slot.number, slot))
+
+    def best(self) -> tuple[int, int, _Slot] | None:
+        """(load, number, slot) of the lane to take next, or None when all are full."""
+        heap = self._heap
+        while heap and (heap[0][2].gone or heap[0][0] != len(heap[0][2].tasks)):
+            heapq.heappop(heap)
+        return heap[0] if heap else None
 
 
 class _Backlog:
@@ -66,23 +87,27 @@ class Scheduler:
         self._limits = limits
         self._payload_bytes = payload_bytes
         self._ready: dict[Stage, dict[Need, list[tuple[Rank, int, Task]]]] = {stage: {} for stage in STAGES}
-        self._slots: dict[Stage, list[_Slot]] = {stage: [] for stage in STAGES}
-        self._by_name: dict[str, _Slot] = {}
+        self._slots: dict[str, _Slot] = {}
+        self._pools: dict[Need, _Pool] = {}
+        self._able: dict[Need, list[_Pool]] = {}
         self._sequence = itertools.count()
         self._undecoded = _Backlog()
         self._unwritten = _Backlog()
         self.virtual_time = VirtualTime()
 
     def add_lane(self, lane: Lane) -> None:
-        slot = _Slot(lane, next(self._sequence))
-        self._slots[lane.stage].append(slot)
-        self._by_name[lane.name] = slot
+        slot = self._slots[lane.name] = _Slot(lane, next(self._sequence))
+        pool = self._pools.setdefault(_kind(lane), _Pool())
+        pool.lanes += 1
+        pool.changed(slot)
+        self._able.clear()
 
     def remove_lane(self, lane: Lane) -> None:
         """Take ``lane`` out; what it held is reported by its callers as it fails. Twice is the same as once."""
-        slot = self._by_name.pop(lane.name, None)
+        slot = self._slots.pop(lane.name, None)
         if slot is not None:
-            self._slots[lane.stage].remove(slot)
+            slot.gone = True
+            self._pools[_kind(lane)].lanes -= 1
 
     def push(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
@@ -95,9 +120,10 @@ class Scheduler:
 
     def ended(self, task: Task, lane: Lane, *, succeeded: bool) -> None:
         """``task`` left ``lane``. The limits' counts move here and in ``step`` only."""
-        slot = self._by_name.get(lane.name)
+        slot = self._slots.get(lane.name)
         if slot is not None:
             slot.tasks.remove(task)
+            self._pools[_kind(lane)].changed(slot)
         if task.session is None:
             return
         if (task.kind == "denoise" and not succeeded) or (task.kind == "decode" and succeeded):
@@ -115,17 +141,17 @@ class Scheduler:
         return sum(len(queue) for queue in list(self._ready[stage].values()))
 
     def in_flight(self, stage: Stage) -> int:
-        return sum(len(slot.tasks) for slot in self._slots[stage])
+        return sum(len(slot.tasks) for slot in self._slots.values() if slot.lane.stage == stage)
 
     def busy(self, stage: Stage) -> int:
         """Lanes of ``stage`` that hold work."""
-        return sum(bool(slot.tasks) for slot in self._slots[stage])
+        return sum(bool(slot.tasks) for slot in self._slots.values() if slot.lane.stage == stage)
 
     def stranded(self) -> str:
         """In words, what a ready task needs that no lane of the fleet offers (any more)."""
         for queues in self._ready.values():
             for need, queue in queues.items():
-                if any(not task.dead for _, _, task in queue) and not self._able(need):
+                if any(not task.dead for _, _, task in queue) and not any(pool.lanes for pool in self._fit(need)):
                     stage, preset, degree = need
                     degrees = f" at sequence-parallel degree {degree}" if degree else ""
                     return f"{stage}{degrees}{f' with preset {preset}' if preset else ''}"
@@ -134,21 +160,20 @@ class Scheduler:
     def _fill(self, stage: Stage) -> Iterable[Dispatch]:
         queues = self._ready[stage]
         while not self._held_back(stage):
-            best: tuple[Rank, int, Need, _Slot] | None = None
+            chosen: list[tuple[Rank, int, Task]] | None = None
+            slot: _Slot | None = None
             for need, queue in queues.items():
                 while queue and queue[0][2].dead:
                     heapq.heappop(queue)
-                if not queue or (best is not None and best[:2] < queue[0][:2]):
-                    continue
-                slot = self._free(need)
-                if slot is not None:
-                    best = (queue[0][0], queue[0][1], need, slot)
-            if best is None:
+                if queue and (chosen is None or queue[0] < chosen[0]) and (free := self._free(need)):
+                    chosen, slot = queue, free
+            if chosen is None or slot is None:
                 return
-            _, _, task = heapq.heappop(queues[best[2]])
-            best[3].tasks.append(task)
+            _, _, task = heapq.heappop(chosen)
+            slot.tasks.append(task)
+            self._pools[_kind(slot.lane)].changed(slot)
             self._count(task)
-            yield Dispatch(task, best[3].lane)
+            yield Dispatch(task, slot.lane)
 
     def _count(self, task: Task) -> None:
         if task.session is None:
@@ -169,14 +194,23 @@ class Scheduler:
         crowded = stage == "denoise" and self._undecoded.total >= self._limits.max_undecoded
         return (full or crowded) and any(self.in_flight(later) for later in ("denoise", "decode", "write"))
 
-    def _able(self, need: Need) -> list[_Slot]:
-        stage, preset, degree = need
-        return [
-            slot
-            for slot in self._slots[stage]
-            if slot.lane.preset in (None, preset) and degree in (None, slot.lane.sp_degree)
-        ]
+    def _fit(self, need: Need) -> list[_Pool]:
+        """Pools whose lanes can meet ``need``."""
+        if need not in self._able:
+            stage, preset, degree = need
+            self._able[need] = [
+                pool
+                for (pool_stage, pool_preset, pool_degree), pool in self._pools.items()
+                if pool_stage == stage and pool_preset in (None, preset) and degree in (None, pool_degree)
+            ]
+        return self._able[need]
 
     def _free(self, need: Need) -> _Slot | None:
-        free = [slot for slot in self._able(need) if len(slot.tasks) < slot.lane.depth]
-        return min(free, key=lambda slot: (len(slot.tasks), slot.number), default=None)
+        """The least loaded lane that can meet ``need`` and is not full."""
+        best = min((top for pool in self._fit(need) if (top := pool.best())), default=None)
+        return best[2] if best else None
+
+
+def _kind(lane: Lane) -> Need:
+    """What a lane offers; lanes that offer the same are interchangeable."""
+    return (lane.stage, lane.preset, lane.sp_degree)
