@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # More arguments for pytest: make test ARGS="tests/unit -k store"
 ARGS ?= tests
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test parity check bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ demo: $(VENV)/.installed ## run the main job on the embedded sample manifest, in
 test: setup ## run every test this machine can run
 	bash tests/system_packages.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+parity: $(VENV)/.installed ## compare with the published model's numbers (GOLDENS=dir: with those of another folder)
+	@$(BIN)/python -m tests.parity $(if $(GOLDENS),"$(GOLDENS)")
 
 check: setup ## format, lint, types and import directions
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,32 +15,37 @@ from gamecraft_core.base.errors import UsageError
 log = logging.getLogger("framelane.cluster")
 
 _LOCAL_OBJECT_STORE_BYTES = 512 << 20
+_CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
-def connected(spec: FleetSpec, address: str | None) -> Iterator[None]:
-    """Be connected to a cluster that has room for ``spec``. An address given, or RAY_ADDRESS, names an existing one."""
+def connected(spec: FleetSpec, presets: int, address: str | None) -> Iterator[None]:
+    """Be connected to a cluster with room for ``spec``, whose lanes (but the writers) are there once for each preset.
+
+    An address given, or RAY_ADDRESS, names an existing cluster; otherwise a local one lives as long as the block.
+    """
     import ray
 
     ours = not ray.is_initialized()
     address = address or os.environ.get("RAY_ADDRESS")
     if ours:
-        _connect(spec, address)
+        _connect(spec.reserved(presets)[0], address)
     try:
-        check_room(spec, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        check_room(spec, presets, ray.cluster_resources())  # type: ignore[no-untyped-call]
         yield
     finally:
         if ours:
             ray.shutdown()
 
 
-def _connect(spec: FleetSpec, address: str | None) -> None:
+def _connect(cpus: float, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A failed call's payload is never fetched: its receipt has told us, and Ray need not tell it again.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     import ray
 
     if address:
+        _check_reachable(address)
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -52,7 +58,7 @@ def _connect(spec: FleetSpec, address: str | None) -> None:
     log.info("starting a local Ray cluster")
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, math.ceil(spec.cpus)),
+        num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
         include_dashboard=False,
         object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
         logging_level=logging.ERROR,
@@ -61,9 +67,21 @@ def _connect(spec: FleetSpec, address: str | None) -> None:
     )
 
 
-def check_room(spec: FleetSpec, resources: dict[str, float]) -> None:
+def _check_reachable(address: str) -> None:
+    """Refuse HOST:PORT where nothing answers: Ray itself would go on trying."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        reason = f"nothing answers at {address}: {error}"
+        raise UsageError(reason, field="address", remedy="check that the cluster runs and can be reached") from error
+
+
+def check_room(spec: FleetSpec, presets: int, resources: dict[str, float]) -> None:
     """Refuse a fleet that the cluster could never place, instead of waiting for ever."""
-    for name, wanted in (("CPU", spec.cpus), ("GPU", spec.gpus)):
+    for name, wanted in zip(("CPU", "GPU"), spec.reserved(presets), strict=True):
         there = resources.get(name, 0.0)
         if wanted > there:
             raise UsageError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,19 @@ from gamecraft_core.timeline.frames import latent_frames
 class DecodeActor(Role):
     """Holds a VAE for its decoder, and encodes what it decodes."""
 
-    def __init__(self, lane: str, preset: Preset, threads: int | None) -> None:
+    def __init__(self, lane: str, preset: Preset, threads: int | None, store_options: Mapping[str, Any]) -> None:
         super().__init__("decode", lane)
-        from actors import models
-
-        self._codec = models.vae_codec(preset, models.prepare(preset, threads))
         self._preset = preset
+        self._threads = threads
+        self._options = dict(store_options)
         self._turn = threading.Lock()
 
     def warm(self) -> dict[str, Any]:
+        from actors import models
+        from gamecraft_core.weights.remote import localised
+
+        preset = localised(self._preset, self._options, "weights.vae")
+        self._codec = models.vae_codec(preset, models.prepare(preset, self._threads))
         video = self._preset.video
         frames = latent_frames(video.chunk_frames, "884")
         shape = (self._preset.vae.latent_channels, frames, video.height // 8, video.width // 8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -19,20 +20,30 @@ from gamecraft_core.base.messages import DenoiseOrder, FloatArray, Receipt, Text
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import ActionControl
 from gamecraft_core.parallel.collective import Collective
+from gamecraft_core.parallel.layout import Layout
 
 #: How long a rank waits for its peers in one collective before it gives the group up.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
 class DenoiseRank(Role):
-    """Rank ``rank`` of ``world``. ``join`` makes it part of its group and loads the weights."""
+    """Rank ``rank`` of a group of ``layout``. ``join`` makes it part of its group and loads the weights."""
 
-    def __init__(self, lane: str, preset: Preset, threads: int | None, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        lane: str,
+        preset: Preset,
+        threads: int | None,
+        store_options: Mapping[str, Any],
+        rank: int,
+        layout: Layout,
+    ) -> None:
         super().__init__("denoise", lane)
         self._preset = preset
         self._threads = threads
+        self._options = dict(store_options)
         self._rank = rank
-        self._world = world
+        self._layout = layout
 
     def address(self) -> str:
         """Where the group meets: this rank's host and a port that is free now."""
@@ -48,13 +59,16 @@ class DenoiseRank(Role):
         from actors import models
         from gamecraft_core.parallel.collective import Solo
         from gamecraft_core.weights.fingerprint import fingerprint
+        from gamecraft_core.weights.remote import localised
 
+        # The fingerprint is of every file; the other ranks read the transformer's only.
+        preset = localised(self._preset, self._options, *([] if self._rank == 0 else ["weights.dit"]))
         device = models.prepare(self._preset, self._threads)
         collective: Collective = Solo() if address is None else self._meet(address, device.type)
-        self._denoiser = models.denoiser(self._preset, device, collective)
+        self._denoiser = models.denoiser(preset, device, collective, self._layout)
         facts: dict[str, Any] = {"hardware": models.hardware(device)}
         if self._rank == 0:
-            facts["weights_fingerprint"] = fingerprint(self._preset)
+            facts["weights_fingerprint"] = fingerprint(preset)
         return facts
 
     def warm(self) -> dict[str, Any]:
@@ -69,14 +83,14 @@ class DenoiseRank(Role):
             control=ActionControl("w", config.control.default_speed),
             seed=0,
             steps=1,
-            guidance=1.0,
+            guidance=config.sampling.guidance,
             shift=config.sampling.shift,
             height=video.height,
             width=video.width,
             chunk_frames=video.chunk_frames,
         )
         history = np.zeros((config.vae.latent_channels, 1, video.height // 8, video.width // 8), np.float32)
-        self._denoiser.denoise(order, TextPayload(nothing), history)
+        self._denoiser.denoise(order, TextPayload(nothing, nothing), history)
         return self.ping()
 
     @answering
@@ -103,7 +117,7 @@ class DenoiseRank(Role):
             "nccl" if device_type == "cuda" else "gloo",
             init_method=address,
             rank=self._rank,
-            world_size=self._world,
+            world_size=self._layout.world,
             timeout=_COLLECTIVE_TIMEOUT,
         )
         return Distributed()

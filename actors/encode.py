@@ -22,13 +22,16 @@ class EncodeActor(Role):
 
     def __init__(self, lane: str, preset: Preset, threads: int | None, store_options: Mapping[str, Any]) -> None:
         super().__init__("encode", lane)
-        from actors import models
-
-        self._codec = models.vae_codec(preset, models.prepare(preset, threads))
         self._preset = preset
+        self._threads = threads
         self._options = dict(store_options)
 
     def warm(self) -> dict[str, Any]:
+        from actors import models
+        from gamecraft_core.weights.remote import localised
+
+        preset = localised(self._preset, self._options, "weights.vae")
+        self._codec = models.vae_codec(preset, models.prepare(preset, self._threads))
         video = self._preset.video
         self._codec.encode_image(np.zeros((video.height, video.width, 3), np.uint8), 0)
         return self.ping()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -26,11 +26,14 @@ from actors.fleet_spec import FleetSpec, GroupSpec, LaneSpec, Reservation
 from actors.lanes import ActorLane, GroupLane
 from actors.text import TextActor
 from actors.write import WriteActor
-from gamecraft_core.base.errors import FramelaneError, LaneLost
+from gamecraft_core.base.errors import FramelaneError, LaneLost, UsageError
 from gamecraft_core.base.messages import Stage
 from gamecraft_core.base.preset import Preset
 
 log = logging.getLogger("framelane.fleet")
+
+#: How long an actor or a group may wait for its place on the cluster.
+_ROOM_TIMEOUT_S = 300.0
 
 #: A placement group's bundle may not be empty.
 _LEAST_CPU = 0.01
@@ -51,7 +54,8 @@ class Fleet:
             with suppress(Exception):
                 ray.kill(actor)
         for group in self.groups:
-            remove_placement_group(group)
+            with suppress(Exception):
+                remove_placement_group(group)
 
 
 async def start(
@@ -96,15 +100,16 @@ class _Builder:
         bundle = {"CPU": spec.num_cpus or _LEAST_CPU, **({"GPU": spec.num_gpus} if spec.num_gpus else {})}
         place: PlacementGroup = placement_group([bundle] * spec.sp_degree, strategy="PACK")
         self.fleet.groups.append(place)
-        await place.ready()
+        await _in_place(place.ready(), f"{spec.sp_degree} ranks of a denoise group", spec)
         return place
 
     async def group(self, preset: Preset, number: int, spec: GroupSpec, place: PlacementGroup | None) -> None:
         name = self._name("denoise", preset, number)
         ranks = [
-            self._actor(DenoiseRank, spec, place, name, preset, spec.threads, rank, spec.sp_degree)
+            self._actor(DenoiseRank, spec, place, name, preset, spec.threads, self.store_options, rank, spec.layout)
             for rank in range(spec.sp_degree)
         ]
+        await asyncio.gather(*(_in_place(rank.ping.remote(), name, spec) for rank in ranks))
         address = await _ready(ranks[0].address.remote(), name) if place else None
         facts = await asyncio.gather(*(_ready(rank.join.remote(address), name) for rank in ranks))
         await asyncio.gather(*(_ready(rank.warm.remote(), name) for rank in ranks))
@@ -116,13 +121,9 @@ class _Builder:
 
     async def lane(self, stage: Stage, preset: Preset) -> None:
         spec: LaneSpec = getattr(self.spec, stage)
-        kind, extra = {
-            "text": (TextActor, ()),
-            "encode": (EncodeActor, (self.store_options,)),
-            "decode": (DecodeActor, ()),
-        }[stage]
+        kind = {"text": TextActor, "encode": EncodeActor, "decode": DecodeActor}[stage]
         names = [self._name(stage, preset, number) for number in range(spec.lanes)]
-        actors = [self._actor(kind, spec, None, name, preset, spec.threads, *extra) for name in names]
+        actors = [self._actor(kind, spec, None, name, preset, spec.threads, self.store_options) for name in names]
         await self._warm(stage, preset.name, spec, names, actors)
 
     async def writers(self) -> None:
@@ -133,10 +134,10 @@ class _Builder:
     async def _warm(
         self, stage: Stage, preset: str | None, spec: LaneSpec, names: Sequence[str], actors: Sequence[Any]
     ) -> None:
-        await asyncio.gather(*(_ready(actor.warm.remote(), name) for actor, name in zip(actors, names, strict=True)))
-        self.fleet.lanes += [
-            ActorLane(name, stage, preset, actor, spec.depth) for name, actor in zip(names, actors, strict=True)
-        ]
+        lanes = list(zip(names, actors, strict=True))
+        await asyncio.gather(*(_in_place(actor.ping.remote(), name, spec) for name, actor in lanes))
+        await asyncio.gather(*(_ready(actor.warm.remote(), name) for name, actor in lanes))
+        self.fleet.lanes += [ActorLane(name, stage, preset, actor, spec.depth) for name, actor in lanes]
 
     def _actor(self, kind: type, spec: Reservation, placement: PlacementGroup | None, *arguments: Any) -> Any:
         options: dict[str, Any] = {
@@ -145,7 +146,7 @@ class _Builder:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
-        if kind is DecodeActor:
+        if kind in (DecodeActor, WriteActor):
             options["max_concurrency"] = spec.depth
         if self.has_gpus and not spec.num_gpus:
             # Ray leaves every GPU visible to an actor that reserved none.
@@ -162,6 +163,19 @@ class _Builder:
         return f"{stage}-{number}@{preset.name}"
 
 
+async def _in_place(answer: Any, what: str, spec: Reservation) -> None:
+    """Await ``answer``, which comes as soon as Ray has found room; refuse to wait for ever where others hold it."""
+    try:
+        async with asyncio.timeout(_ROOM_TIMEOUT_S):
+            await _ready(answer, what)
+    except TimeoutError as error:
+        raise UsageError(
+            f"no room for {what} ({spec.num_cpus:g} CPU, {spec.num_gpus:g} GPU each) in {_ROOM_TIMEOUT_S:g} s",
+            field="fleet",
+            remedy="choose a smaller fleet, or wait until the cluster is free",
+        ) from error
+
+
 async def _ready(answer: Any, lane: str) -> Any:
     """Await a start-up call; what a lane could not start for is raised as it is."""
     try:
@@ -170,6 +184,6 @@ async def _ready(answer: Any, lane: str) -> Any:
         if isinstance(error.cause, FramelaneError):
             raise error.cause from error
         raise LaneLost(f"{lane} could not start: {type(error.cause).__name__}: {error.cause}") from error
-    except RayActorError as error:
+    except RayError as error:
         message = str(error).splitlines()
         raise LaneLost(f"{lane} could not start: {message[0]} {message[-1]}") from error

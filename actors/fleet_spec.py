@@ -6,11 +6,10 @@ Denoise groups are to be placed first: ranks reserve more than half a GPU, the o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from pydantic import Field, field_validator, model_validator
 
 from gamecraft_core.base.preset import Strict
+from gamecraft_core.parallel.layout import Layout
 
 
 class Reservation(Strict):
@@ -36,14 +35,23 @@ class LaneSpec(Reservation):
     lanes: int = Field(default=1, ge=1, le=4096)
 
 
+class WriteSpec(LaneSpec):
+    """Writers wait for the store most of the time, so each carries several orders at once."""
+
+    depth: int = Field(default=8, ge=1, le=64, description="orders in flight at once")
+
+
 class GroupSpec(Reservation):
     """Equal denoise groups; each has ``sp_degree`` ranks, one process each, and reserves per rank.
 
-    Any degree is legal for any head count: attention pads the heads it has to.
+    Any degree is legal for any head count: attention pads the heads it has to. (A ring is stricter; it is checked
+    where the model is known.)
     """
 
     groups: int = Field(default=1, ge=1, le=4096)
     sp_degree: int = Field(default=1, ge=1, le=64)
+    ring_degree: int = Field(default=1, ge=1, le=64, description="ranks in a ring of keys and values; CUDA, xfuser")
+    split_guidance: bool = Field(default=False, description="guided chunks: one branch for each half of the ranks")
 
     @model_validator(mode="after")
     def _one_gpu_a_rank(self) -> GroupSpec:
@@ -52,6 +60,15 @@ class GroupSpec(Reservation):
         if self.sp_degree > 1 and 0 < self.num_gpus <= 0.5:
             raise ValueError(f"num_gpus {self.num_gpus} lets two ranks of a group share a GPU: reserve more than 0.5")
         return self
+
+    @model_validator(mode="after")
+    def _ranks_divide(self) -> GroupSpec:
+        _ = self.layout  # it refuses, in words, what does not divide
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.sp_degree, self.ring_degree, self.split_guidance)
 
     @property
     def ranks(self) -> int:
@@ -69,7 +86,7 @@ class FleetSpec(Strict):
     encode: LaneSpec = LaneSpec()
     denoise: tuple[GroupSpec, ...] = Field(default=(GroupSpec(),), min_length=1)
     decode: LaneSpec = LaneSpec()
-    write: LaneSpec = LaneSpec()
+    write: WriteSpec = WriteSpec()
 
     @field_validator("presets")
     @classmethod
@@ -78,30 +95,24 @@ class FleetSpec(Strict):
             raise ValueError("a preset is named twice")
         return value
 
-    @property
-    def cpus(self) -> float:
-        """Ray CPUs that the whole fleet reserves."""
-        return round(sum(count * part.num_cpus for count, part in self._processes()), 4)
+    @field_validator("denoise")
+    @classmethod
+    def _one_layout_a_degree(cls, value: tuple[GroupSpec, ...]) -> tuple[GroupSpec, ...]:
+        layouts: dict[int, Layout] = {}
+        for group in value:
+            if layouts.setdefault(group.sp_degree, group.layout) != group.layout:
+                raise ValueError(
+                    f"groups of sp_degree {group.sp_degree} differ in ring_degree or split_guidance: a session "
+                    "may move between groups of one degree, and its numbers would change"
+                )
+        return value
 
-    @property
-    def gpus(self) -> float:
-        """Ray GPUs that the whole fleet reserves."""
-        return round(sum(count * part.num_gpus for count, part in self._processes()), 4)
-
-    @property
-    def processes(self) -> int:
-        return sum(count for count, _ in self._processes())
-
-    @property
-    def denoise_groups(self) -> int:
-        return sum(group.groups for group in self.denoise)
-
-    @property
-    def max_sp_degree(self) -> int:
-        return max(group.sp_degree for group in self.denoise)
-
-    def _processes(self) -> Iterator[tuple[int, Reservation]]:
-        for lane in (self.text, self.encode, self.decode, self.write):
-            yield lane.lanes, lane
-        for group in self.denoise:
-            yield group.ranks, group
+    def reserved(self, presets: int = 1) -> tuple[float, float]:
+        """Ray CPUs and GPUs that the whole fleet reserves. Every lane but the writers is there once for each preset."""
+        lanes = (self.text, self.encode, self.decode)
+        parts: list[tuple[int, Reservation]] = [(presets * lane.lanes, lane) for lane in lanes]
+        parts += [(presets * group.ranks, group) for group in self.denoise]
+        parts.append((self.write.lanes, self.write))
+        cpus = sum(count * part.num_cpus for count, part in parts)
+        gpus = sum(count * part.num_gpus for count, part in parts)
+        return round(cpus, 4), round(gpus, 4)

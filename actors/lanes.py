@@ -19,6 +19,9 @@ from gamecraft_core.base.messages import Order, Receipt, Stage
 
 log = logging.getLogger("framelane.lanes")
 
+#: How long the other ranks have to answer when one of them refuses a chunk.
+_PEERS_TIMEOUT_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class ActorLane:
@@ -52,20 +55,29 @@ class GroupLane:
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
         answers = [rank.run.options(num_returns=2).remote(order, *payloads) for rank in self.ranks]
-        waiting = [asyncio.ensure_future(_answer(receipt, self.name)) for receipt, _ in answers]
-        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-        error = next((each.exception() for each in done if each.exception() is not None), None)
-        if error is None:
+        waiting = [asyncio.create_task(_answer(receipt, self.name)) for receipt, _ in answers]
+        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+        if pending and not any(isinstance(error, LaneLost) for error in _errors(waiting)):
+            # All ranks met the same input; unless one of them is stuck in a collective, they answer now.
+            _, pending = await asyncio.wait(pending, timeout=_PEERS_TIMEOUT_S)
+        errors = _errors(waiting)
+        if not errors:
             return waiting[0].result(), answers[0][1]
         for each in pending:
             each.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        if isinstance(error, Poisoned) and not pending:
+        await asyncio.gather(*waiting, return_exceptions=True)
+        error = next((each for each in errors if isinstance(each, LaneLost)), errors[0])
+        if not pending and not isinstance(error, LaneLost):
             raise error
         log.warning("group %s is given up: %s", self.name, error)
         for rank in self.ranks:
             ray.kill(rank)
         raise LaneLost(f"a rank of {self.name} failed: {error}") from error
+
+
+def _errors(waiting: list[asyncio.Task[Receipt]]) -> list[BaseException]:
+    """What has gone wrong so far."""
+    return [error for each in waiting if each.done() and (error := each.exception()) is not None]
 
 
 async def _answer(receipt: Awaitable[Receipt | FramelaneError], lane: str) -> Receipt:

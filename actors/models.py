@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 
 import torch
 
+from gamecraft_core.attention.hybrid import check_hybrid, hybrid_attention
+from gamecraft_core.attention.kernel import pick_kernel
+from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
+from gamecraft_core.dit.offload import offload
+from gamecraft_core.families.gamecraft import GameCraft, GameCraftDenoiser, build_model
+from gamecraft_core.families.guidance_split import GuidanceSplit
 from gamecraft_core.parallel.collective import Collective
+from gamecraft_core.parallel.layout import SOLO, Layout, halve
 from gamecraft_core.text.encoders import TextEncoder
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
 from gamecraft_core.weights.loader import load_dit, load_vae
 
+#: What denoises on a rank: the whole of a chunk's branches, or one of them in each half of the group.
+Denoiser = GameCraftDenoiser | GuidanceSplit
+
+
+#: Parameters of glibc's mallopt, and the size below which memory stays with the process.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 2**30
+
 
 def prepare(preset: Preset, threads: int | None) -> torch.device:
-    """Fix this process's threads, and choose its device."""
+    """Fix this process's threads, have it keep the memory it frees, and choose its device."""
     torch.set_num_threads(threads or preset.runtime.threads)
+    keep_freed_memory()
     wanted = preset.runtime.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse what tensors free. It would hand it back and fault it in again: a fifth of a forward on a CPU."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
 def hardware(device: torch.device) -> str:
@@ -29,10 +53,36 @@ def hardware(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"
 
 
-def denoiser(preset: Preset, device: torch.device, collective: Collective) -> GameCraftDenoiser:
+def denoiser(preset: Preset, device: torch.device, collective: Collective, layout: Layout = SOLO) -> Denoiser:
+    """This rank's part of a group of ``layout`` that ``collective`` joins. Every rank of the group calls."""
+    kernel = pick_kernel(preset.runtime.attention, device, getattr(torch, preset.runtime.dtype))
+    if layout.ring_degree > 1:
+        check_hybrid(kernel, layout, preset.dit.num_heads, device)
+    model = _dit(preset, device)
+
+    def attend(over: Collective) -> JointAttention:
+        if layout.ring_degree == 1:
+            return JointAttention(kernel, over)
+        return hybrid_attention(kernel, over, layout, preset.dit.num_heads, device)
+
+    if not layout.split_guidance:
+        return GameCraftDenoiser(preset, model, collective, attend=attend(collective))
+    halves = halve()
+    return GuidanceSplit(
+        whole=GameCraftDenoiser(preset, model, collective),
+        halves=GameCraftDenoiser(preset, model, halves.own, attend=attend(halves.own), across=halves.across),
+    )
+
+
+def _dit(preset: Preset, device: torch.device) -> GameCraft:
+    """The transformer with its weights on ``device``, or the part of them that its preset keeps there."""
     model = build_model(preset, "meta", getattr(torch, preset.runtime.dtype))
-    load_dit(preset, model, device)
-    return GameCraftDenoiser(preset, model, collective)
+    if preset.runtime.offload == "none":
+        load_dit(preset, model, device)
+    else:
+        load_dit(preset, model, "cpu", computes_on=device)
+        offload(model, preset.runtime.offload, device)
+    return model
 
 
 def vae_codec(preset: Preset, device: torch.device) -> VaeCodec:

@@ -1,13 +1,15 @@
 """What every actor has in common: a name, a stopwatch for its receipts, ping and drain.
 
-An actor class here is a plain class; ``actors.fleet`` turns it into a Ray actor. It imports torch when it is
-constructed, so that whoever only starts a fleet stays light. Methods are synchronous and run one at a time: when the
+An actor class here is a plain class; ``actors.fleet`` turns it into a Ray actor. It imports torch and
+loads its models in its first call (``warm`` or ``join``), so that whoever only starts a fleet stays light and what a
+lane could not start for comes back as the error it is. Methods are synchronous and run one at a time: when the
 answer to ``drain`` arrives, everything ordered before it is done.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -28,8 +30,8 @@ class Role:
         self._draining = False
 
     def ping(self) -> dict[str, Any]:
-        """Alive, and who: process id and resident memory in bytes."""
-        return {"lane": self._lane, "pid": os.getpid(), "memory_bytes": resident_bytes()}
+        """Alive, and who: process id and memory in bytes."""
+        return {"lane": self._lane, "pid": os.getpid(), "memory_bytes": memory_bytes()}
 
     def drain(self) -> None:
         """Refuse what comes from now on."""
@@ -55,7 +57,7 @@ class Role:
             lane=self._lane,
             started=started,
             ended=time.time(),
-            facts={"memory_bytes": resident_bytes(), **facts},
+            facts={"memory_bytes": memory_bytes(), **facts},
         )
 
 
@@ -72,7 +74,10 @@ def answering(run: Run) -> Run:
     return cast(Run, answer)
 
 
-def resident_bytes() -> int:
-    """This process's resident memory."""
+def memory_bytes() -> int:
+    """What this process holds of its GPU; without one, its resident memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        return int(torch.cuda.memory_reserved())
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

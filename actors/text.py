@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from actors.role import Role, answering
@@ -12,13 +13,18 @@ from gamecraft_core.base.preset import Preset
 class TextActor(Role):
     """Holds the two text encoders; a prompt seen before is answered from memory."""
 
-    def __init__(self, lane: str, preset: Preset, threads: int | None) -> None:
+    def __init__(self, lane: str, preset: Preset, threads: int | None, store_options: Mapping[str, Any]) -> None:
         super().__init__("text", lane)
-        from actors import models
-
-        self._encoder = models.text_encoder(preset, models.prepare(preset, threads))
+        self._preset = preset
+        self._threads = threads
+        self._options = dict(store_options)
 
     def warm(self) -> dict[str, Any]:
+        from actors import models
+        from gamecraft_core.weights.remote import localised
+
+        preset = localised(self._preset, self._options, "text.llm", "text.clip")
+        self._encoder = models.text_encoder(preset, models.prepare(preset, self._threads))
         self._encoder.encode("")
         return self.ping()
 

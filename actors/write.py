@@ -1,4 +1,7 @@
-"""The write lane: small results into the store. It holds nothing; every order can be repeated."""
+"""The write lane: small results into the store. It holds nothing; every order can be repeated.
+
+Several orders are inside at once, each on a thread of its own: most of the time they wait for the store.
+"""
 
 from __future__ import annotations
 
@@ -68,14 +71,9 @@ class WriteActor(Role):
         self._store.put(failure_key(order.session_id), json.dumps(asdict(order), ensure_ascii=False).encode())
         for staged in list(self._store.list(staging_folder(order.session_id))):
             self._store.delete(staged)
-        return {}
+        return {"failure": asdict(order)}
 
     def _publish(self, order: PublishOrder, fresh: tuple[bytes, ...]) -> dict[str, Any]:
-        from gamecraft_core.dataset.layout import commit_key
-        from gamecraft_core.dataset.rows import read_table
-        from gamecraft_core.dataset.shards import publish_shard
+        from gamecraft_core.dataset.shards import publish
 
-        rows = [*fresh, *(self._store.get(commit_key(session_id)) for session_id in order.stored)]
-        rows.sort(key=lambda row: read_table(row, ["row"])["row"][0].as_py())
-        publish_shard(self._store, order.shard, order.total, rows)
-        return {"bytes": sum(map(len, rows)), "rows": len(rows)}
+        return {"bytes": publish(self._store, order, fresh)}

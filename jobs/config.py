@@ -73,13 +73,17 @@ def fleet_names() -> list[str]:
 
 
 def load_preset(name_or_path: str) -> Preset:
-    """A built-in preset, or one from a YAML file, whose './' paths are relative to that file."""
+    """A built-in preset, or one from a YAML file.
+
+    Its './' and '../' paths are relative to that file, other relative ones to the working directory.
+    """
     path = _find(name_or_path, PRESETS, preset_names(), "preset")
     values = _read_yaml(path)
     for group, key in _PATH_KEYS:
         section = values.get(group)
-        if isinstance(section, dict) and str(section.get(key)).startswith(("./", "../")):
-            section[key] = os.path.normpath(path.parent / section[key])
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            beside = section[key].startswith(("./", "../"))
+            section[key] = _absolute(section[key], path.parent if beside else Path.cwd())
     return _build(Preset, values, f"preset {path.stem}")
 
 
@@ -95,6 +99,10 @@ def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, kee
         preset=load_preset(preset), fleet=load_fleet(fleet), output=OutputOptions(keep_latents=keep_latents)
     )
     values = apply_sets(RunConfig, base.model_dump(exclude={"other_presets"}), sets)
+    for group, key in _PATH_KEYS:
+        section = values["preset"][group]
+        if section[key]:
+            section[key] = _absolute(section[key], Path.cwd())
     config = _build(RunConfig, values, "the configuration")
     others = tuple(load_preset(name) for name in config.fleet.presets if name not in (preset, config.preset.name))
     config = config.model_copy(update={"other_presets": others})
@@ -119,14 +127,18 @@ def with_endpoint(config: RunConfig, environment: Mapping[str, str]) -> RunConfi
 def identity(config: RunConfig) -> dict[str, Any]:
     """The part of ``config`` that shapes the output: an output belongs to one manifest and one identity.
 
-    Where a run happens does not count: not its fleet, limits, store or device, nor the folder this code lies in.
+    Where a run happens does not count: not its fleet, limits, store or device, nor the folder this code lies in, nor
+    where weights wait.
     """
     values = public(config)
     for preset in (values["preset"], *values["other_presets"]):
-        del preset["runtime"]["device"]
+        del preset["description"]
+        for key in ("device", "offload"):
+            del preset["runtime"][key]
         for group, key in _PATH_KEYS:
             if preset[group][key]:
-                preset[group][key] = preset[group][key].replace(f"{PRESETS}{os.sep}", _BUILT_IN)
+                path = preset[group][key].replace(f"{PRESETS}{os.sep}", _BUILT_IN)
+                preset[group][key] = path.removeprefix(f"{Path.cwd()}{os.sep}")
     output = {key: values["output"][key] for key in ("keep_latents", "rows_per_shard")}
     return {"preset": values["preset"], "other_presets": values["other_presets"], "output": output}
 
@@ -143,6 +155,11 @@ def _without_userinfo(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_userinfo(item) for item in value]
     return _USERINFO.sub("", value) if isinstance(value, str) else value
+
+
+def _absolute(path: str, folder: Path) -> str:
+    """A path below ``folder`` in full, since lanes run in other folders; URIs and absolute paths as they are."""
+    return path if "://" in path else os.path.normpath(folder / Path(path).expanduser())
 
 
 def _check(preset: Preset) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 
-from gamecraft_core.base.errors import FramelaneError, UsageError
+from gamecraft_core.base.errors import BadInput, FramelaneError, UsageError
 
 
 class Exit(IntEnum):
@@ -23,7 +23,7 @@ def guarded(job: Callable[[], int]) -> int:
     """Run ``job``; an error with a verdict becomes a line on stderr and an exit status."""
     try:
         return job()
-    except UsageError as error:
+    except (UsageError, BadInput) as error:
         print(f"refused: {error}", file=sys.stderr)
         return Exit.REFUSED
     except FramelaneError as error:

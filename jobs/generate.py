@@ -9,10 +9,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gamecraft_core.base.spec import Control, PoseControl
 from jobs.exits import Exit, guarded
 from jobs.synthesize import add_run_options
+
+if TYPE_CHECKING:
+    from orchestrator.manifest.sources import Sources
 
 #: Options that become the manifest row's column of the same name.
 _COLUMNS = {
@@ -64,11 +68,9 @@ def _generate(arguments: argparse.Namespace) -> int:
     sources = Sources(file_uri("."), config.store.model_dump())
     row: dict[str, Any] = {name: value for name in _COLUMNS if (value := getattr(arguments, name)) is not None}
     row.setdefault("prompt", "a calm world")
-    RowReader(config.presets, config.preset.name, sources).spec_from_fields(row)
-    for name in ("image", "video"):
-        if name in row:
-            row[name] = sources.locate(row[name], name)
-    row["actions"] = _absolute_poses(row["actions"])
+    spec = RowReader(config.presets, config.preset.name, sources).spec_from_fields(row)
+    row[spec.start.kind] = spec.start.uri
+    row["actions"] = [_located(control, sources) for control in spec.controls]
     with tempfile.TemporaryDirectory(prefix="framelane-") as folder:
         manifest = Path(folder, "session.jsonl")
         manifest.write_text(json.dumps(row))
@@ -89,14 +91,11 @@ def _generate(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _absolute_poses(actions: str) -> str:
-    """``poses:FILE`` is relative to where the command runs, not to the temporary manifest."""
-    return " ".join(
-        f"poses:{Path(word.removeprefix('poses:')).absolute()}"
-        if word.startswith("poses:") and "://" not in word
-        else word
-        for word in actions.split()
-    )
+def _located(control: Control, sources: Sources) -> dict[str, Any]:
+    """A control as a manifest writes it; a pose file is relative to where the command runs, not to that manifest."""
+    if isinstance(control, PoseControl):
+        return {"poses": sources.locate(control.path, "actions")}
+    return control.describe()
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.manifest.manifest import Survey
-from orchestrator.ports import Lane
+from orchestrator.ports import Listener
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,15 +22,30 @@ log = logging.getLogger("framelane.progress")
 _LINE_EVERY_S = 5.0
 
 
-class Progress:
-    """A listener and a context manager. ``busy`` says how many lanes of a stage hold work right now."""
+class Before(NamedTuple):
+    """What had settled before this start: rows, and the chunks of those rows that were good."""
 
-    def __init__(self, survey: Survey, resumed: int, lanes: Mapping[Stage, int], busy: Callable[[Stage], int]) -> None:
+    committed: int
+    failed: int
+    chunks: int
+
+
+class Progress(Listener):
+    """A listener and a context manager.
+
+    ``settled`` says how many rows had committed and failed before, and how many chunks those rows have; ``busy`` how
+    many lanes of a stage hold work right now.
+    """
+
+    def __init__(
+        self, survey: Survey, settled: Callable[[], Before], lanes: Mapping[Stage, int], busy: Callable[[Stage], int]
+    ) -> None:
         self._survey = survey
+        self._before = settled
         self._lanes = lanes
         self._busy = busy
-        self._committed = resumed
-        self._failed = survey.bad
+        self._committed = 0
+        self._failed = 0
         self._chunks = 0
         self._frames = 0
         self._started = time.monotonic()
@@ -54,9 +69,6 @@ class Progress:
         else:
             log.info("%s", self.line())
 
-    def admitted(self, spec: SessionSpec, now: float) -> None:
-        pass
-
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         if receipt.stage == "decode":
             self._chunks += 1
@@ -69,19 +81,22 @@ class Progress:
         self._committed += error is None
         self._failed += error is not None
 
-    def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
-        pass
-
     def line(self) -> str:
         """Everything the display shows, in one line."""
         return f"{self._made()}  busy: {self._lanes_busy()}"
 
     def _made(self) -> str:
-        failed = f" ({self._failed} failed)" if self._failed else ""
+        before = self._before()
+        failures = before.failed + self._failed
+        failed = f" ({failures} failed)" if failures else ""
         return (
-            f"sessions {self._committed}/{self._survey.rows}{failed}  chunks {self._chunks}/{self._survey.chunks}  "
-            f"{self._rate():.1f} frames/s  ETA {self._eta()}"
+            f"sessions {before.committed + self._committed}/{self._survey.rows}{failed}  "
+            f"chunks {self._chunks}/{self._total()}  {self._rate():.1f} frames/s  ETA {self._eta()}"
         )
+
+    def _total(self) -> int:
+        """Chunks of this start."""
+        return max(0, self._survey.chunks - self._before().chunks)
 
     def _lanes_busy(self) -> str:
         return "  ".join(f"{stage} {self._busy(stage)}/{self._lanes[stage]}" for stage in STAGES)
@@ -90,16 +105,19 @@ class Progress:
         return self._frames / max(time.monotonic() - self._started, 1e-9)
 
     def _eta(self) -> str:
-        left = max(0, self._survey.chunks - self._chunks)
+        left = max(0, self._total() - self._chunks)
         if not self._chunks:
             return "-"
         seconds = round(left * (time.monotonic() - self._started) / self._chunks)
         return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
-        bar = ProgressBar(total=max(1, self._survey.chunks), completed=self._chunks, width=60)
-        return Group(bar, Text(self._made()), Text(f"lanes busy  {self._lanes_busy()}", style="dim"))
+        shown = Table.grid()
+        shown.add_row(ProgressBar(total=max(1, self._total()), completed=self._chunks, width=60))
+        shown.add_row(Text(self._made()))
+        shown.add_row(Text(f"lanes busy  {self._lanes_busy()}", style="dim"))
+        return shown

@@ -128,13 +128,14 @@ class Board:
         self, session: Session, index: int, receipt: Receipt, ref: Ref, sp_degree: int, queued: float, now: float
     ) -> list[Task]:
         session.denoised += 1
+        if index - 1 not in session.latents:
+            self._let_go(session, "history" if index == 0 else f"latents{index - 1}")
         session.history = ref
         session.latents[index] = ref
         if session.sp_degree is None or self._allow_sp_moves:
             session.sp_degree = sp_degree
         chunk = self._chunk(session, index, receipt, queued)
         chunk.sp_degree = sp_degree
-        self._let_go(session, "history")
         self._hold(session, f"latents{index}", receipt)
         return [self._task("decode", session, index, now), *self._release_denoise(session, now)]
 
@@ -181,7 +182,9 @@ class Board:
         return chunk
 
     def _drop_latents(self, session: Session, index: int) -> None:
-        if session.latents.pop(index, None) is not None:
+        """The decoder is done with them; as long as they are the session's history they are still held."""
+        ref = session.latents.pop(index, None)
+        if ref is not None and ref is not session.history:
             self._let_go(session, f"latents{index}")
 
     def _hold(self, session: Session, name: str, receipt: Receipt) -> None:

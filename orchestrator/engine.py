@@ -123,8 +123,8 @@ class Engine:
             running.add_done_callback(self._running.discard)
 
     async def _carry(self, dispatch: Dispatch) -> None:
-        order, payloads = self._board.order(dispatch.task)
         try:
+            order, payloads = self._board.order(dispatch.task)
             receipt, ref = await dispatch.lane.run(order, payloads)
             ended = _Ended(dispatch, receipt, ref, None)
         except FramelaneError as error:
@@ -157,9 +157,8 @@ class Engine:
                 self._finished(task, None, now)
 
     def _failed(self, task: Task, lane: Lane, error: FramelaneError, now: float) -> None:
-        if isinstance(error, LaneLost):
+        if isinstance(error, LaneLost) and self.scheduler.remove_lane(lane):
             log.warning("lane %s lost: %s", lane.name, error)
-            self.scheduler.remove_lane(lane)
             for listener in self._listeners:
                 listener.lane_lost(lane, error, now)
         if task.dead:
@@ -171,7 +170,7 @@ class Engine:
         if task.attempts < self._limits.max_attempts and error.verdict in ("retry", "wait"):
             self.scheduler.push([task])
             return
-        if isinstance(error, LaneLost) and task.session is not None:
+        if isinstance(error, LaneLost) and task.session is not None and task.kind != "fail":
             lost = Poisoned(f"{task.attempts} lanes were lost while they ran this chunk", remedy="see the lanes' logs")
             self._fail_session(task, lost, now)
             return

@@ -19,7 +19,7 @@ from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.overlap import Interval, overlap_ratio
-from orchestrator.ports import Lane
+from orchestrator.ports import Lane, Listener
 
 #: Seconds. From a tiny model's step to ten minutes of a base model's chunk.
 BUCKETS = (
@@ -148,7 +148,7 @@ class _LaneUse:
         self.memory = receipt.facts.get("memory_bytes", self.memory)
 
 
-class Metrics:
+class Metrics(Listener):
     """A listener that turns what happened into metrics. ``queue_depth`` asks the scheduler how many tasks wait.
 
     ``lanes`` counts the lanes of each stage; ``clock`` gives seconds on the scale of ``started``.

@@ -76,8 +76,8 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
     first = index == 0
     timings = {
         "queue": chunk.queue_seconds + (session.start_queue_seconds if first else 0.0),
-        "text": _seconds(session.text_receipt) if first else 0.0,
-        "encode": _seconds(session.encode_receipt) if first else 0.0,
+        "text": _seconds(session.text_receipt) if first else None,
+        "encode": _seconds(session.encode_receipt) if first else None,
         "denoise": chunk.receipts["denoise"].seconds,
         "decode": chunk.receipts["decode"].seconds,
         "write": chunk.receipts["write"].seconds,
@@ -97,5 +97,5 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
     )
 
 
-def _seconds(receipt: Receipt | None) -> float:
-    return receipt.seconds if receipt else 0.0
+def _seconds(receipt: Receipt | None) -> float | None:
+    return receipt.seconds if receipt else None

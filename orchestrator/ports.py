@@ -35,10 +35,20 @@ class Lane(Protocol):
         ...
 
 
-class Listener(Protocol):
-    """Hears what happened, after the fact: metrics, timeline, progress. It must not block and cannot object."""
+class Listener:
+    """Hears what happened, after the fact: metrics, timeline, progress. It must not block and cannot object.
 
-    def admitted(self, spec: SessionSpec, now: float) -> None: ...
-    def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None: ...
-    def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None: ...
-    def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None: ...
+    A listener overrides what it wants to hear.
+    """
+
+    def admitted(self, spec: SessionSpec, now: float) -> None:
+        """``spec`` was taken in."""
+
+    def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
+        """A lane answered; ``spec`` is None for work that belongs to no session."""
+
+    def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
+        """``spec`` is committed, or failed with ``error``."""
+
+    def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
+        """``lane`` takes no orders any more."""

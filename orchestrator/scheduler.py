@@ -102,12 +102,14 @@ class Scheduler:
         pool.changed(slot)
         self._able.clear()
 
-    def remove_lane(self, lane: Lane) -> None:
-        """Take ``lane`` out; what it held is reported by its callers as it fails. Twice is the same as once."""
+    def remove_lane(self, lane: Lane) -> bool:
+        """Take ``lane`` out; what it held is reported by its callers as it fails. False when it was out already."""
         slot = self._slots.pop(lane.name, None)
-        if slot is not None:
-            slot.gone = True
-            self._pools[_kind(lane)].lanes -= 1
+        if slot is None:
+            return False
+        slot.gone = True
+        self._pools[_kind(lane)].lanes -= 1
+        return True
 
     def push(self, tasks: Iterable[Task]) -> None:
         for task in tasks:

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.overlap import overlap_ratio
-from orchestrator.ports import Lane
+from orchestrator.ports import Lane, Listener
 
 MAX_EVENTS = 100_000
 
 
-class Timeline:
+class Timeline(Listener):
     """A listener that keeps the latest receipts."""
 
     def __init__(self, max_events: int = MAX_EVENTS) -> None:
+        self._max_events = max_events
         self._receipts: deque[Receipt] = deque(maxlen=max_events)
         self._lost: deque[tuple[str, str, float]] = deque(maxlen=1000)
 
-    def admitted(self, spec: SessionSpec, now: float) -> None:
-        pass
-
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         self._receipts.append(receipt)
-
-    def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
-        pass
 
     def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
         self._lost.append((lane.name, str(error), now))
@@ -44,45 +39,62 @@ class Timeline:
     def to_json(self) -> bytes:
         """Trace events in microseconds since the first one. Tracks are sorted by stage, then lane."""
         receipts = list(self._receipts)
-        lanes = sorted({(STAGES.index(r.stage), r.lane) for r in receipts})
-        tracks = {lane: 2 * number + 1 for number, (_, lane) in enumerate(lanes)}
         origin = min((r.started for r in receipts), default=0.0)
+        slices = [part for receipt in receipts for part in _slices(receipt, origin)][-self._max_events :]
+        tracks = _tracks(slices)
         events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "framelane"}}]
-        for lane, track in tracks.items():
-            events.append(_track_name(track, lane))
-            if any(r.lane == lane and "decoded" in r.facts for r in receipts):
-                events.append(_track_name(track + 1, f"{lane} video encoding"))
-        for receipt in receipts:
-            events += _slices(receipt, tracks[receipt.lane], origin)
+        for number, (name, members) in enumerate(tracks, start=1):
+            events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_name", "args": {"name": name}})
+            events += [{**part.event, "tid": number} for part in members]
         for lane, reason, when in self._lost:
             at = round((when - origin) * 1e6)
-            events.append(
-                {"ph": "i", "s": "p", "pid": 1, "tid": tracks.get(lane, 0), "ts": at, "name": f"lost: {reason}"}
-            )
+            events.append({"ph": "i", "s": "p", "pid": 1, "tid": 0, "ts": at, "name": f"lost {lane}: {reason}"})
         return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}).encode()
 
 
-def _track_name(track: int, name: str) -> dict[str, Any]:
-    return {"ph": "M", "pid": 1, "tid": track, "name": "thread_name", "args": {"name": name}}
+class _Slice(NamedTuple):
+    """One busy span of a lane, in microseconds. ``order`` sorts tracks."""
+
+    order: tuple[int, str]
+    start: int
+    end: int
+    event: dict[str, Any]
 
 
-def _slices(receipt: Receipt, track: int, origin: float) -> list[dict[str, Any]]:
-    """One slice a receipt; a decode's video encoding runs beside the next decode, so it has its own track."""
-    decoded = receipt.facts.get("decoded", receipt.ended)
-    parts: list[tuple[str, int, float, float]] = [(receipt.stage, track, receipt.started, decoded)]
-    if decoded < receipt.ended:
-        parts.append(("encode video", track + 1, decoded, receipt.ended))
-    arguments = {"session": receipt.session_id, "chunk": receipt.index}
+def _tracks(slices: list[_Slice]) -> list[tuple[str, list[_Slice]]]:
+    """Slices by track: a lane with several orders inside at once gets as many tracks, so that none overlap."""
+    lanes: dict[tuple[int, str], list[list[_Slice]]] = {}
+    for part in sorted(slices, key=lambda part: part.start):
+        tracks = lanes.setdefault(part.order, [])
+        free = next((track for track in tracks if track[-1].end <= part.start), None)
+        if free is None:
+            tracks.append([part])
+        else:
+            free.append(part)
     return [
-        {
+        (name if number == 1 else f"{name} ({number})", track)
+        for (_, name), tracks in sorted(lanes.items())
+        for number, track in enumerate(tracks, start=1)
+    ]
+
+
+def _slices(receipt: Receipt, origin: float) -> list[_Slice]:
+    """One slice a receipt; a decode's video encoding runs beside the next decode, so it is a slice of its own."""
+    decoded = receipt.facts.get("decoded", receipt.ended)
+    parts: list[tuple[str, str, float, float]] = [(receipt.stage, receipt.lane, receipt.started, decoded)]
+    if decoded < receipt.ended:
+        parts.append(("encode video", f"{receipt.lane} video encoding", decoded, receipt.ended))
+    made = []
+    for name, lane, started, ended in parts:
+        start, end = round((started - origin) * 1e6), round((ended - origin) * 1e6)
+        event = {
             "ph": "X",
             "pid": 1,
-            "tid": tid,
             "cat": name,
             "name": f"{name} {receipt.session_id} #{receipt.index}",
-            "ts": round((started - origin) * 1e6),
-            "dur": round((ended - started) * 1e6),
-            "args": arguments,
+            "ts": start,
+            "dur": end - start,
+            "args": {"session": receipt.session_id, "chunk": receipt.index},
         }
-        for name, tid, started, ended in parts
-    ]
+        made.append(_Slice((STAGES.index(receipt.stage), lane), start, end, event))
+    return made

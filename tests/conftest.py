@@ -73,7 +73,10 @@ def s3_server(request: pytest.FixtureRequest) -> s3.S3Server:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[RayCluster]:
-    """One real local Ray cluster, this process connected to it; no process of it is left afterwards."""
+def ray_cluster(aws_keys: None) -> Iterator[RayCluster]:
+    """One real local Ray cluster, this process connected to it; no process of it is left afterwards.
+
+    Its processes have the test servers' keys in their environment, as a real cluster's would have the user's.
+    """
     with local_cluster(ROOT) as cluster:
         yield cluster

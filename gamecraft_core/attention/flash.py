@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from torch import Tensor
 
 
 def available() -> bool:
-    """Whether the flash_attn package is installed."""
-    return importlib.util.find_spec("flash_attn") is not None
+    """Whether the flash_attn package imports; one built for another torch is installed and does not."""
+    try:
+        import flash_attn
+    except ImportError:
+        return False
+    return hasattr(flash_attn, "flash_attn_func")
 
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

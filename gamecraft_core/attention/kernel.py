@@ -5,16 +5,19 @@ Masks are never needed: text is trimmed to its real tokens and every sample is a
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gamecraft_core.attention import flash
+from gamecraft_core.attention import flash, sage
 from gamecraft_core.base.errors import UsageError
 
-KernelName = Literal["auto", "sdpa", "flash"]
+log = logging.getLogger("framelane.attention")
+
+KernelName = Literal["auto", "sdpa", "flash", "sage"]
 
 
 class Kernel(Protocol):
@@ -30,20 +33,31 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def pick_kernel(name: KernelName, device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The kernel for a model of this device and type; ``auto`` takes flash_attn where it runs, else SDPA."""
+    """The kernel for a model of this device and type; ``auto`` takes flash_attn where it runs, else SDPA.
+
+    ``sage`` is approximate: only who names it gets it.
+    """
     runs = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     if name == "sdpa" or (name == "auto" and not (runs and flash.available())):
         return sdpa
-    if not flash.available():
-        raise UsageError(
-            "flash_attn is not installed",
-            field="runtime.attention",
-            remedy="install the 'gpu' extra, or choose auto or sdpa",
-        )
+    if name == "sage":
+        _require("sageattention", sage.available(), runs, device, dtype)
+        log.warning("runtime.attention sage is approximate: %s", sage.ERROR)
+        return sage.sage_attention
+    _require("flash_attn", flash.available(), runs, device, dtype)
+    return flash.flash_attention
+
+
+def _require(package: str, available: bool, runs: bool, device: torch.device, dtype: torch.dtype) -> None:
     if not runs:
         raise UsageError(
-            f"flash_attn does not run in {str(dtype).removeprefix('torch.')} on {device.type}",
+            f"{package} does not run in {str(dtype).removeprefix('torch.')} on {device.type}",
             field="runtime.attention",
             remedy="choose auto or sdpa, or a CUDA device with runtime.dtype bfloat16 or float16",
         )
-    return flash.flash_attention
+    if not available:
+        raise UsageError(
+            f"{package} is not installed, or does not import",
+            field="runtime.attention",
+            remedy=f"install {package.replace('_', '-')} into the image, or choose auto or sdpa",
+        )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gamecraft_core.attention.kernel import Kernel
 from gamecraft_core.parallel.collective import Collective
@@ -28,30 +27,35 @@ class JointAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, shard: Shard, keep: int | None = None) -> Tensor:
         """Attend q, k, v [local + text, heads, head_dim]; returns the same rows as [rows, heads * head_dim].
 
-        With ``keep`` only video rows from global row ``keep`` on are asked for: [rows of these on this rank, ...].
+        With ``keep`` only video rows from global row ``keep`` on are asked for: ``q`` and the answer hold this rank's
+        rows of these, the last ``shard.local - shard.local_index(keep)`` of its video rows.
         """
         if shard.world == 1:
-            queries = q if keep is None else q[keep : shard.total]
-            return self.kernel(queries, k, v).flatten(1)
-        heads = q.shape[1]
-        q, k, v = self._gather_rows(torch.stack([q, k, v]), shard)
+            return self.kernel(q, k, v).flatten(1)
+        heads, first = q.shape[1], 0 if keep is None else shard.local_index(keep)
+        if keep is not None:
+            q = pad_rows(q, len(k), front=first)
+        q, k, v = self._gather_rows(q, k, v, shard)
         if keep is None:
             result = self.kernel(q, k, v)
             video, text = result[: shard.total], result[shard.total :]
             return self._gather_heads(pad_rows(video, shard.padded), text, shard, heads)
         video = pad_rows(self.kernel(q[keep : shard.total], k, v), shard.padded, front=keep)
-        return self._gather_heads(video, video[:0], shard, heads)[shard.local_index(keep) :]
+        return self._gather_heads(video, video[:0], shard, heads)[first:]
 
-    def _gather_rows(self, qkv: Tensor, shard: Shard) -> Tensor:
-        """[3, local + text, heads, d] to [3, total + text, own heads, d]; heads are padded to divide."""
-        heads = qkv.shape[2]
+    def _gather_rows(self, q: Tensor, k: Tensor, v: Tensor, shard: Shard) -> Tensor:
+        """Each [local + text, heads, d] to one [3, total + text, own heads, d]; heads are padded to divide."""
+        rows, heads, dim = k.shape
         own = -(-heads // shard.world)
-        qkv = F.pad(qkv, (0, 0, 0, own * shard.world - heads))
-        by_rank = qkv.reshape(3, -1, shard.world, own, qkv.shape[-1]).permute(2, 0, 1, 3, 4)
-        text = by_rank[shard.rank, :, shard.local :]
-        received = self.collective.all_to_all(by_rank[:, :, : shard.local])
-        video = received.transpose(0, 1).flatten(1, 2)[:, : shard.total]
-        return torch.cat([video, text], dim=1)
+        by_rank = k.new_zeros(3, shard.world * own, rows, dim)
+        for part, heads_of in zip(by_rank, (q, k, v), strict=True):
+            part[:heads] = heads_of.transpose(0, 1)
+        by_rank = by_rank.view(3, shard.world, own, rows, dim).transpose(0, 1)
+        received = self.collective.all_to_all(by_rank[:, :, :, : shard.local])
+        joint = k.new_empty(3, own, shard.padded + rows - shard.local, dim)
+        joint[:, :, : shard.padded].view(3, own, shard.world, shard.local, dim).copy_(received.permute(1, 2, 0, 3, 4))
+        joint[:, :, shard.total : shard.total + rows - shard.local] = by_rank[shard.rank, :, :, shard.local :]
+        return joint[:, :, : shard.total + rows - shard.local].transpose(1, 2)
 
     def _gather_heads(self, video: Tensor, text: Tensor, shard: Shard, heads: int) -> Tensor:
         """Own heads of video [padded, own, d] and text [text, own, d] to [local + text, heads * d]."""

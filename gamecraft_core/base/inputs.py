@@ -27,17 +27,20 @@ def resolve(path: str, base: str) -> str:
     return f"{base.rstrip('/')}/{path}"
 
 
-def read_bytes(uri: str, field: str, *, max_bytes: int, options: Mapping[str, Any] | None = None) -> bytes:
-    """The whole content of ``uri``; BadInput naming ``field`` when it is missing or larger than ``max_bytes``."""
+def read_bytes(
+    uri: str, field: str, *, max_bytes: int, options: Mapping[str, Any] | None = None, first: int | None = None
+) -> bytes:
+    """The content of ``uri``, or its ``first`` bytes; BadInput naming ``field`` when missing or above ``max_bytes``."""
     if scheme_of(uri) == "file":
-        return _read_local(local_path(uri), field, max_bytes)
+        return _read_local(local_path(uri), field, max_bytes)[:first]
     folder, _, name = uri.rpartition("/")
     store = open_store(folder, options)
     try:
         found = store.stat(name)
         if found.size > max_bytes:
             raise _too_large(uri, field, max_bytes)
-        return store.get_range(name, 0, found.size, found.version) if found.size else b""
+        end = found.size if first is None else min(first, found.size)
+        return store.get_range(name, 0, end, found.version) if end else b""
     except FileNotFoundError as error:
         raise BadInput(f"{uri} does not exist", field=field, remedy="check the path") from error
 

@@ -105,7 +105,7 @@ class WriteOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRecord:
-    """One chunk in the session's row: what was asked, what came out, how long each stage took (seconds)."""
+    """One chunk in the session's row: what was asked, what came out, seconds in each stage (None: did not run)."""
 
     index: int
     start: int
@@ -113,7 +113,7 @@ class ChunkRecord:
     control: dict[str, Any]
     seed: int
     sp_degree: int
-    timings: dict[str, float]
+    timings: dict[str, float | None]
     latents_uri: str | None
     latents_sha256: str
     fragment_key: str

@@ -130,7 +130,15 @@ class RuntimeConfig(Strict):
     text_dtype: Literal["float32", "bfloat16", "float16"] = "float16"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1)
-    attention: Literal["auto", "sdpa", "flash"] = "auto"
+    #: ``sage`` is approximate (see ``attention/sage.py``); ``auto`` never takes it.
+    attention: Literal["auto", "sdpa", "flash", "sage"] = "auto"
+    #: Approximate: e4m3 weights and matmuls in the blocks (see ``weights/quantise.py``), on GPUs that have fp8 units.
+    fp8: bool = False
+    #: What of the transformer stays in host memory: the blocks' modulation weights, which are read once a prompt and
+    #: schedule, or the whole blocks, each brought to the GPU one ahead of its turn. Results are the same bits.
+    offload: Literal["none", "modulation", "blocks"] = "none"
+    #: Compile the transformer's blocks with torch.compile: a slower first chunk, and last bits may differ.
+    compile: bool = False
 
 
 class Preset(Strict):

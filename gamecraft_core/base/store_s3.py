@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable, UsageError
@@ -23,7 +24,10 @@ from gamecraft_core.base.store import Stat, changed, clean_folder, clean_key
 
 _ATTEMPT = "framelane-attempt"
 _CONNECTIONS = 32
+_PART_BYTES = 64 << 20
+_UPLOAD_THREADS = 4
 _CONFLICT_PAUSE_S = 0.05
+_SMALL_BODY_BYTES = 1 << 20
 _TRANSIENT_STATUS = (408, 425, 429)
 _TRANSIENT_CODES = ("RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling")
 _REMEDY = "check the bucket's name, the endpoint (AWS_ENDPOINT_URL or store.endpoint_url) and the AWS_* credentials"
@@ -102,6 +106,18 @@ class S3Store:
         with self._call("write", key):
             self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
 
+    def upload(self, key: str, path: Path) -> None:
+        """Put a file of any size, in parts; the key appears with all its bytes or not at all."""
+        from boto3.exceptions import S3UploadFailedError
+        from boto3.s3.transfer import TransferConfig
+
+        config = TransferConfig(multipart_chunksize=_PART_BYTES, max_concurrency=_UPLOAD_THREADS)
+        with self._call("write", key):
+            try:
+                self._client.upload_file(str(path), self._bucket, self._key(key), Config=config)
+            except S3UploadFailedError as error:  # the client's error, wrapped
+                raise error.__context__ or error from error
+
     def put_if_absent(self, key: str, data: bytes) -> bool:
         attempt = uuid.uuid4().hex
         target: dict[str, Any] = {"Bucket": self._bucket, "Key": self._key(key)}
@@ -174,9 +190,17 @@ class S3Store:
         session = boto3.session.Session()
         region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
         try:
-            return session.client("s3", endpoint_url=options.endpoint_url, region_name=region, config=config)
+            client = session.client("s3", endpoint_url=options.endpoint_url, region_name=region, config=config)
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"cannot open {self.root}: {error}", remedy=_REMEDY) from error
+        client.meta.events.register("before-send.s3", _send_small_bodies_at_once)
+        return client
+
+
+def _send_small_bodies_at_once(request: Any, **_: Any) -> None:
+    """Asking the server whether it wants the body costs a round trip, which only a large body is worth."""
+    if int(request.headers.get("Content-Length", 0)) <= _SMALL_BODY_BYTES:
+        request.headers.pop("Expect", None)
 
 
 class _Conflict(StoreUnavailable):

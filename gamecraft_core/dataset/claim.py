@@ -21,10 +21,11 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """``resumed``: the output already belonged to this run; ``run_id`` is the id it was claimed under."""
+    """``resumed``: the output already belonged to this run, as ``run_id`` and in this ``status``."""
 
     resumed: bool
     run_id: str
+    status: str = "running"
 
 
 def claim(store: Store, run: Mapping[str, Any]) -> ClaimResult:
@@ -45,7 +46,7 @@ def claim(store: Store, run: Mapping[str, Any]) -> ClaimResult:
         rest = len(differences) - _NAMED
         listed = "; ".join(differences[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
         raise _taken(f"{store.root} belongs to run {there['run_id']}, which differs: {listed}")
-    return ClaimResult(True, there["run_id"])
+    return ClaimResult(True, there["run_id"], there["status"])
 
 
 def finish(store: Store, run: Mapping[str, Any]) -> None:
@@ -66,7 +67,7 @@ def _read(store: Store) -> dict[str, Any]:
                 field="out",
                 remedy="continue it with the release that began it, or choose another output",
             )
-        return {"run_id": run["run_id"], "identity": run["identity"]}
+        return {"run_id": run["run_id"], "identity": run["identity"], "status": run.get("status", "running")}
     except (ValueError, KeyError, TypeError) as error:
         raise _taken(f"{store.uri(layout.RUN)} is not a run's record") from error
 

@@ -68,11 +68,16 @@ def commit_session(store: Store, order: CommitOrder, fragments: Sequence[bytes |
 
     Raises Poisoned when a staged chunk is missing or is not what its record says.
     """
-    key = layout.commit_key(order.session_id)
-    result = _committed(store, key) or _commit(store, order, key, fragments or [None] * len(order.chunks))
-    for staged in list(store.list(layout.staging_folder(order.session_id))):
-        store.delete(staged)
+    result = _commit(store, order, layout.commit_key(order.session_id), fragments or [None] * len(order.chunks))
+    for chunk in order.chunks:
+        store.delete(chunk.fragment_key)
     return result
+
+
+def sweep(store: Store) -> None:
+    """Remove what lost lanes left staged. Only when no session is under way."""
+    for staged in list(store.list(layout.STAGING)):
+        store.delete(staged)
 
 
 def _commit(store: Store, order: CommitOrder, key: str, given: Sequence[bytes | None]) -> CommitResult:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from gamecraft_core.base.messages import PublishOrder
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.rows import read_table, table_bytes
@@ -19,6 +20,14 @@ from gamecraft_core.dataset.schema import SESSION_SCHEMA
 def shard_slices(num_rows: int, rows_per_shard: int) -> list[range]:
     """Positions in the manifest (from 0) that each shard covers."""
     return [range(start, min(start + rows_per_shard, num_rows)) for start in range(0, num_rows, rows_per_shard)]
+
+
+def publish(store: Store, order: PublishOrder, fresh: Iterable[bytes] = ()) -> int:
+    """Carry out ``order`` with the records in ``fresh`` and those that the store has; returns the bytes of its rows."""
+    rows = [*fresh, *(store.get(layout.commit_key(session_id)) for session_id in order.stored)]
+    rows.sort(key=lambda row: int(read_table(row, ["row"])["row"][0].as_py()))
+    publish_shard(store, order.shard, order.total, rows)
+    return sum(map(len, rows))
 
 
 def publish_shard(store: Store, index: int, total: int, rows: Iterable[bytes]) -> str:

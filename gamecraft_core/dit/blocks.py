@@ -6,17 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gamecraft_core.attention.ulysses import JointAttention
-from gamecraft_core.dit.layers import (
-    MLP,
-    Linear,
-    Modulation,
-    RMSNorm,
-    gated,
-    gelu,
-    modulated_norm,
-    split_heads,
-)
-from gamecraft_core.dit.rope import rotate_
+from gamecraft_core.dit.heads import empty_heads, heads_of, write_heads_
+from gamecraft_core.dit.layers import MLP, Linear, Modulation, RMSNorm, add_gated_, modulated_norm
 from gamecraft_core.dit.stream import Stream
 
 
@@ -40,25 +31,30 @@ class DoubleBlock(nn.Module):
         self.txt_mlp = MLP(hidden, mlp_hidden)
         self._heads = heads
 
+    def modulations(self, vectors: Tensor) -> Tensor:
+        """[steps, hidden] to [steps, 12, hidden]: shift, scale, gate of attention and MLP, for video, then text."""
+        return torch.cat([self.img_mod(vectors), self.txt_mod(vectors)], dim=1)
+
     def forward(
-        self, img: Tensor, txt: Tensor, stream: Stream, vector: Tensor, attend: JointAttention
+        self, img: Tensor, txt: Tensor, stream: Stream, modulation: Tensor, attend: JointAttention
     ) -> tuple[Tensor, Tensor]:
-        """``img`` [local, hidden] and ``txt`` [text, hidden] after the block."""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.img_mod(vector)
-        txt_shift, txt_scale, txt_gate, txt_shift_mlp, txt_scale_mlp, txt_gate_mlp = self.txt_mod(vector)
+        """``img`` [local, hidden] and ``txt`` [text, hidden] become what they are after the block, in place."""
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation[:6]
+        txt_shift, txt_scale, txt_gate, txt_shift_mlp, txt_scale_mlp, txt_gate_mlp = modulation[6:]
+        local = len(img)
 
-        q, k, v = split_heads(self.img_attn_qkv(modulated_norm(img, shift, scale)), self._heads)
-        tq, tk, tv = split_heads(self.txt_attn_qkv(modulated_norm(txt, txt_shift, txt_scale)), self._heads)
-        joint_q = torch.cat([self.img_attn_q_norm(q), self.txt_attn_q_norm(tq)])
-        joint_k = torch.cat([self.img_attn_k_norm(k), self.txt_attn_k_norm(tk)])
-        rotate_(joint_q, stream.rope)
-        rotate_(joint_k, stream.rope)
-        attended = attend(joint_q.to(v.dtype), joint_k.to(v.dtype), torch.cat([v, tv]), stream.shard)
+        features = self.img_attn_qkv(modulated_norm(img, shift, scale))
+        qkv = empty_heads(3, local + len(txt), self._heads, features)
+        write_heads_(qkv[:, :local], features, (self.img_attn_q_norm, self.img_attn_k_norm), stream.rope)
+        features = self.txt_attn_qkv(modulated_norm(txt, txt_shift, txt_scale))
+        write_heads_(qkv[:, local:], features, (self.txt_attn_q_norm, self.txt_attn_k_norm), None)
+        q, k, v = qkv
+        attended = attend(q, k, v, stream.shard)
 
-        img = gated(img, gate, self.img_attn_proj(attended[: len(img)]))
-        img = gated(img, gate_mlp, self.img_mlp(modulated_norm(img, shift_mlp, scale_mlp)))
-        txt = gated(txt, txt_gate, self.txt_attn_proj(attended[len(img) :]))
-        txt = gated(txt, txt_gate_mlp, self.txt_mlp(modulated_norm(txt, txt_shift_mlp, txt_scale_mlp)))
+        add_gated_(img, gate, self.img_attn_proj(attended[:local]))
+        add_gated_(img, gate_mlp, self.img_mlp(modulated_norm(img, shift_mlp, scale_mlp)))
+        add_gated_(txt, txt_gate, self.txt_attn_proj(attended[local:]))
+        add_gated_(txt, txt_gate_mlp, self.txt_mlp(modulated_norm(txt, txt_shift_mlp, txt_scale_mlp)))
         return img, txt
 
 
@@ -75,21 +71,36 @@ class SingleBlock(nn.Module):
         self.modulation = Modulation(hidden, 3)
         self._heads = heads
 
-    def forward(
-        self, x: Tensor, stream: Stream, vector: Tensor, attend: JointAttention, *, last: bool = False
-    ) -> Tensor:
-        """Joint tokens [local + text, hidden] after the block; the ``last`` one makes only what ``stream`` keeps."""
-        rows = stream.kept if last else slice(None)
-        shift, scale, gate = self.modulation(vector)
+    def modulations(self, vectors: Tensor) -> Tensor:
+        """[steps, hidden] to [steps, 3, hidden]: shift, scale, gate."""
+        result: Tensor = self.modulation(vectors)
+        return result
+
+    def forward(self, x: Tensor, stream: Stream, modulation: Tensor, attend: JointAttention) -> Tensor:
+        """Joint tokens ``x`` [local + text, hidden] become what they are after the block, in place."""
+        shift, scale, gate = modulation
         normed = modulated_norm(x, shift, scale)
-        split = 3 * x.shape[-1]
-        q, k, v = split_heads(self.linear1.part(normed, 0, split), self._heads)
-        q, k = self.q_norm(q), self.k_norm(k)
-        rotate_(q, stream.rope)
-        rotate_(k, stream.rope)
-        attended = attend(q.to(v.dtype), k.to(v.dtype), v, stream.shard, stream.keep if last else None)
-        expanded = gelu(self.linear1.part(normed[rows], split))
-        return gated(x[rows], gate, self.linear2(torch.cat([attended, expanded], dim=-1)))
+        qkv = self.linear1.part(normed, 0, 3 * x.shape[-1])
+        q, k, v = heads_of(qkv, 3, self._heads, (self.q_norm, self.k_norm), stream.rope)
+        del qkv  # the largest tensor here: what follows takes its memory
+        attended = attend(q, k, v, stream.shard)
+        return add_gated_(x, gate, self._mix(attended, normed))
+
+    def last(self, x: Tensor, stream: Stream, modulation: Tensor, attend: JointAttention) -> Tensor:
+        """The rows that ``stream`` keeps after the block; ``x``, which a step cache may hold, stays as it is."""
+        shift, scale, gate = modulation
+        rows, hidden = stream.kept, x.shape[-1]
+        normed = modulated_norm(x, shift, scale)
+        (q,) = heads_of(self.linear1.part(normed[rows], 0, hidden), 1, self._heads, (self.q_norm,), stream.rope[rows])
+        k, v = heads_of(self.linear1.part(normed, hidden, 3 * hidden), 2, self._heads, (self.k_norm,), stream.rope)
+        attended = attend(q, k, v, stream.shard, stream.keep)
+        return torch.addcmul(x[rows], gate, self._mix(attended, normed[rows]))
+
+    def _mix(self, attended: Tensor, normed: Tensor) -> Tensor:
+        """The second linear over attention and MLP, side by side."""
+        expanded = self.linear1.gelu(normed, 3 * normed.shape[-1])
+        result: Tensor = self.linear2(torch.cat([attended, expanded], dim=-1))
+        return result
 
 
 class FinalLayer(nn.Module):
@@ -100,7 +111,12 @@ class FinalLayer(nn.Module):
         self.linear = Linear(hidden, values)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(hidden, 2 * hidden))
 
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(vector).chunk(2)
+    def modulations(self, vectors: Tensor) -> Tensor:
+        """[steps, hidden] to [steps, 2, hidden]: shift, scale."""
+        result: Tensor = self.adaLN_modulation(vectors)
+        return result.view(len(vectors), 2, -1)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        shift, scale = modulation
         result: Tensor = self.linear(modulated_norm(x, shift, scale))
         return result

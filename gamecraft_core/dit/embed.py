@@ -28,20 +28,25 @@ class PatchEmbed(nn.Module):
         weight = self.proj.weight.flatten(1)
         return F.linear(patches.to(weight.dtype), weight, self.proj.bias)
 
+    def change(self, patches: Tensor) -> Tensor:
+        """What the first channels add to an embedding made with zeros for them: [tokens, first values] likewise."""
+        weight = self.proj.weight.flatten(1)[:, : patches.shape[-1]]
+        return F.linear(patches.to(weight.dtype), weight)
+
 
 class TimestepEmbedder(nn.Module):
-    """Timestep 0..1000 to a vector, through 256 cosines and sines."""
+    """Timesteps 0..1000 to vectors, through 256 cosines and sines."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(Linear(_FREQUENCIES, hidden), nn.SiLU(), Linear(hidden, hidden))
 
-    def forward(self, timestep: Tensor) -> Tensor:
-        """``timestep`` is a float32 scalar."""
+    def forward(self, timesteps: Tensor) -> Tensor:
+        """float32 [steps] to [steps, hidden]."""
         half = _FREQUENCIES // 2
-        steps = torch.arange(half, dtype=torch.float32, device=timestep.device)
-        angles = timestep * torch.exp(-math.log(_MAX_PERIOD) * steps / half)
-        result: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()]))
+        steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+        angles = timesteps[:, None] * torch.exp(-math.log(_MAX_PERIOD) * steps / half)
+        result: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
         return result
 
 

@@ -24,16 +24,28 @@ class Linear(nn.Linear):
         bias = None if self.bias is None else self.bias[start:stop]
         return F.linear(x.to(self.weight.dtype), self.weight[start:stop], bias)
 
+    def gelu(self, x: Tensor, start: int = 0) -> Tensor:
+        """GELU (tanh form) of the output features from ``start`` on."""
+        if _fuses_gelu(x, self.weight):
+            bias = None if self.bias is None else self.bias[start:]
+            fused: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight[start:], bias, "gelu", [], "tanh")
+            return fused
+        result: Tensor = torch.ops.aten.gelu_(self.part(x, start), approximate="tanh")
+        return result
+
+
+def _fuses_gelu(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's matmul with GELU in its epilogue applies; PyTorch's own GELU costs half a matmul on a CPU."""
+    is_float = x.dtype == weight.dtype == torch.float32
+    return is_float and x.device.type == "cpu" and torch._C._has_mkldnn and not torch.compiler.is_compiling()
+
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm of each head, in float32."""
+    """Weight of a root-mean-square norm over a head's channels; ``heads_of`` computes it."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), NORM_EPS)
 
 
 class MLP(nn.Module):
@@ -46,9 +58,8 @@ class MLP(nn.Module):
         self._silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc1(x)
-        x = F.silu(x) if self._silu else gelu(x)
-        result: Tensor = self.fc2(x)
+        inner = F.silu(self.fc1(x), inplace=True) if self._silu else self.fc1.gelu(x)
+        result: Tensor = self.fc2(inner)
         return result
 
 
@@ -60,26 +71,17 @@ class Modulation(nn.Module):
         self.linear = Linear(dim, parts * dim)
         self._parts = parts
 
-    def forward(self, vector: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.linear(F.silu(vector)).chunk(self._parts, dim=-1))
-
-
-def gelu(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[steps, dim] to [steps, parts, dim]."""
+        result: Tensor = self.linear(F.silu(vectors))
+        return result.view(len(vectors), self._parts, -1)
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Layer norm without weights, then ``* (1 + scale) + shift``, in float32."""
-    normed = F.layer_norm(x.float(), x.shape[-1:], eps=NORM_EPS)
-    return torch.addcmul(shift.float(), normed, 1 + scale.float())
+    return F.layer_norm(x.float(), x.shape[-1:], 1 + scale.float(), shift.float(), NORM_EPS)
 
 
-def gated(x: Tensor, gate: Tensor, change: Tensor) -> Tensor:
-    """``x + gate * change``, in the type of ``x``."""
-    return torch.addcmul(x, gate, change)
-
-
-def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """[n, 3 * heads * d] to q, k, v of [n, heads, d]."""
-    q, k, v = qkv.reshape(len(qkv), 3, heads, -1).unbind(1)
-    return q, k, v
+def add_gated_(x: Tensor, gate: Tensor, change: Tensor) -> Tensor:
+    """``x + gate * change``, in place."""
+    return x.addcmul_(gate, change)

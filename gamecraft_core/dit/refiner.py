@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from gamecraft_core.attention.kernel import Kernel
 from gamecraft_core.dit.embed import TextProjection, TimestepEmbedder
-from gamecraft_core.dit.layers import MLP, NORM_EPS, Linear, gated, split_heads
+from gamecraft_core.dit.heads import split_heads
+from gamecraft_core.dit.layers import MLP, NORM_EPS, Linear, add_gated_
 
 _BLOCKS = 2
 
@@ -33,10 +34,11 @@ class RefinerBlock(nn.Module):
         self._heads = heads
 
     def forward(self, x: Tensor, condition: Tensor, kernel: Kernel) -> Tensor:
+        """``x`` [tokens, hidden] after the block, in place."""
         gate_attention, gate_mlp = self.adaLN_modulation(condition).chunk(2)
-        attended = kernel(*split_heads(self.self_attn_qkv(self.norm1(x)), self._heads)).flatten(1)
-        x = gated(x, gate_attention, self.self_attn_proj(attended))
-        return gated(x, gate_mlp, self.mlp(self.norm2(x)))
+        q, k, v = split_heads(self.self_attn_qkv(self.norm1(x)), 3, self._heads)
+        add_gated_(x, gate_attention, self.self_attn_proj(kernel(q, k, v).flatten(1)))
+        return add_gated_(x, gate_mlp, self.mlp(self.norm2(x)))
 
 
 class RefinerBlocks(nn.Module):
@@ -57,9 +59,13 @@ class TextRefiner(nn.Module):
         self.c_embedder = TextProjection(dim, hidden)
         self.individual_token_refiner = RefinerBlocks(hidden, heads, mlp_ratio)
 
-    def forward(self, states: Tensor, timestep: Tensor, kernel: Kernel) -> Tensor:
-        condition = self.t_embedder(timestep) + self.c_embedder(states.float().mean(dim=0))
-        x: Tensor = self.input_embedder(states)
+    def forward(self, states: Tensor, timesteps: Tensor, kernel: Kernel) -> list[Tensor]:
+        """The text tokens at every one of ``timesteps`` [steps]."""
+        conditions = self.t_embedder(timesteps) + self.c_embedder(states.float().mean(dim=0))
+        embedded: Tensor = self.input_embedder(states)
+        return [self._refine(embedded.clone(), condition, kernel) for condition in conditions]
+
+    def _refine(self, x: Tensor, condition: Tensor, kernel: Kernel) -> Tensor:
         for block in self.individual_token_refiner.blocks:
             x = block(x, condition, kernel)
         return x

@@ -50,6 +50,6 @@ class RopeTables:
 
 
 def rotate_(x: Tensor, table: Tensor) -> None:
-    """Rotate the first ``len(table)`` rows of ``x`` [rows, heads, head_dim] (float32, contiguous) in place."""
-    rows = x[: len(table)]
-    torch.view_as_complex(rows.view(*rows.shape[:-1], -1, 2)).mul_(table)
+    """Rotate the first ``len(table)`` rows of ``x`` [..., rows, heads, head_dim] (float32) in place."""
+    rows = x[..., : len(table), :, :]
+    torch.view_as_complex(rows.view(*rows.shape[:-1], table.shape[-1], 2)).mul_(table)

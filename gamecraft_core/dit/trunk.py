@@ -1,25 +1,31 @@
 """The diffusion transformer's trunk, shared by all families: it knows tokens, text and a vector, no conditioning.
 
 Conditioning enters by two doors only, both before the trunk: extra input channels of the patches and tokens added to
-theirs. One call is one sample; guidance branches are separate calls with memos of their own.
+theirs. One call is one sample; guidance branches are separate calls with memos of their own. What depends on timestep
+and prompt alone is a ``Condition``, made apart so that it can be made once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gamecraft_core.attention.kernel import Kernel
 from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.preset import DitConfig
 from gamecraft_core.dit.blocks import DoubleBlock, FinalLayer, SingleBlock
+from gamecraft_core.dit.condition import Condition
 from gamecraft_core.dit.embed import PatchEmbed, TimestepEmbedder, VectorEmbedder
 from gamecraft_core.dit.memo import StepMemo
 from gamecraft_core.dit.refiner import TextRefiner
 from gamecraft_core.dit.stream import Prompt, Stream
 
-#: Told the name and value of every activation that parity compares.
+#: Yields blocks in turn, each with its weights where it computes.
+Walk = Callable[[Iterable[nn.Module]], Iterator[Any]]
+#: Told the name and value of every activation that parity compares; values change in place after the call.
 Observer = Callable[[str, Tensor], None]
 
 
@@ -28,7 +34,10 @@ def unobserved(name: str, value: Tensor) -> None:
 
 
 class Trunk(nn.Module):
-    """Embedders, double blocks, single blocks, final layer."""
+    """Embedders, double blocks, single blocks, final layer.
+
+    ``walk`` is how blocks are visited, ``walk_modulation`` how for their modulation alone; see ``dit/offload.py``.
+    """
 
     def __init__(self, config: DitConfig, in_channels: int) -> None:
         super().__init__()
@@ -41,63 +50,76 @@ class Trunk(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleBlock(hidden, heads, ratio) for _ in range(config.depth_double_blocks))
         self.single_blocks = nn.ModuleList(SingleBlock(hidden, heads, ratio) for _ in range(config.depth_single_blocks))
         self.final_layer = FinalLayer(hidden, config.out_channels * t * h * w)
+        self.walk: Walk = iter
+        self.walk_modulation: Walk = iter
+
+    def conditions(
+        self, prompt: Prompt, timesteps: Sequence[float], kernel: Kernel, observe: Observer = unobserved
+    ) -> list[Condition]:
+        """What ``forward`` and ``reuse`` need at every one of ``timesteps``."""
+        moments = torch.tensor(timesteps, dtype=torch.float32, device=prompt.states.device)
+        times, pooled = self.time_in(moments), self.vector_in(prompt.pooled)
+        vectors: Tensor = times + pooled
+        for time, vector in zip(times, vectors, strict=True):
+            observe("time_in", time)
+            observe("vector_in", pooled)
+            observe("vec", vector)
+        texts = self.txt_in(prompt.states, moments, kernel)
+        double = [block.modulations(vectors) for block in self.walk_modulation(self.double_blocks)]
+        single = [block.modulations(vectors) for block in self.walk_modulation(self.single_blocks)]
+        final = self.final_layer.modulations(vectors)
+        return [
+            Condition(text, tuple(table[step] for table in double), tuple(table[step] for table in single), final[step])
+            for step, text in enumerate(texts)
+        ]
 
     def forward(
         self,
         tokens: Tensor,
         stream: Stream,
-        prompt: Prompt,
-        timestep: Tensor,
+        condition: Condition,
         attend: JointAttention,
         memo: StepMemo | None = None,
         observe: Observer = unobserved,
     ) -> Tensor:
-        """Patch values of this rank's kept rows from its embedded video ``tokens`` [local, hidden]; fills ``memo``."""
-        vector = self._vector(prompt, timestep, observe)
-        text = self.txt_in(prompt.states, timestep, attend.kernel)
+        """Patch values of this rank's kept rows; fills ``memo``, overwrites ``tokens``.
+
+        ``tokens`` [local, hidden] are this rank's embedded video.
+        """
+        text = condition.text.clone()
         observe("img_embed", tokens)
         observe("txt_embed", text)
-        for index, block in enumerate(self.double_blocks):
-            tokens, text = block(tokens, text, stream, vector, attend)
+        for index, block in enumerate(self.walk(self.double_blocks)):
+            tokens, text = block(tokens, text, stream, condition.double[index], attend)
             observe(f"double_blocks.{index}.img", tokens)
             observe(f"double_blocks.{index}.txt", text)
         joint = torch.cat([tokens, text])
-        for index, block in enumerate(self.single_blocks[:-1]):
-            joint = block(joint, stream, vector, attend)
+        for index, block in enumerate(self.walk(self.single_blocks[:-1])):
+            joint = block(joint, stream, condition.single[index], attend)
             observe(f"single_blocks.{index}", joint)
         if memo is not None:
             memo.tokens = joint
-        return self._finish(joint, stream, vector, attend, observe)
+        return self._finish(joint, stream, condition, attend, observe)
 
     def reuse(
         self,
         memo: StepMemo,
         stream: Stream,
-        prompt: Prompt,
-        timestep: Tensor,
+        condition: Condition,
         attend: JointAttention,
         observe: Observer = unobserved,
     ) -> Tensor:
         """The same from the step cache: only the last single block and the final layer see the new timestep."""
         if memo.tokens is None:
             raise ValueError("the step cache is empty: make a full step first")
-        vector = self._vector(prompt, timestep, observe)
-        return self._finish(memo.tokens, stream, vector, attend, observe)
-
-    def _vector(self, prompt: Prompt, timestep: Tensor, observe: Observer) -> Tensor:
-        """The vector [hidden] that drives all modulation."""
-        time: Tensor = self.time_in(timestep)
-        pooled: Tensor = self.vector_in(prompt.pooled)
-        observe("time_in", time)
-        observe("vector_in", pooled)
-        observe("vec", time + pooled)
-        return time + pooled
+        return self._finish(memo.tokens, stream, condition, attend, observe)
 
     def _finish(
-        self, joint: Tensor, stream: Stream, vector: Tensor, attend: JointAttention, observe: Observer
+        self, joint: Tensor, stream: Stream, condition: Condition, attend: JointAttention, observe: Observer
     ) -> Tensor:
         observe("single_last_in", joint)
-        joint = self.single_blocks[-1](joint, stream, vector, attend, last=True)
+        for block in self.walk(self.single_blocks[-1:]):
+            joint = block.last(joint, stream, condition.single[-1], attend)
         observe(f"single_blocks.{len(self.single_blocks) - 1}", joint)
-        result: Tensor = self.final_layer(joint[: stream.shard.local], vector)
+        result: Tensor = self.final_layer(joint[: stream.shard.local], condition.final)
         return result

@@ -2,7 +2,7 @@
 
 The model input is 33 channels: noisy latents, history latents (zero on new frames) and a mask (1 on history); the
 camera enters as tokens added to the patches. History frames are fed clean at every step and are never predicted.
-All state of a denoise (camera tokens, step caches) lives in the call.
+All state of a denoise (camera tokens, constant patch tokens, step caches) lives in the call.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gamecraft_core.attention.kernel import pick_kernel
 from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload, TextStates
 from gamecraft_core.base.preset import DitConfig, Preset
+from gamecraft_core.dit.condition import ConditionTable, ConditionTables, table_key
 from gamecraft_core.dit.embed import patchify, unpatchify
 from gamecraft_core.dit.memo import StepMemo
 from gamecraft_core.dit.rope import RopeTables
@@ -59,6 +60,11 @@ class GameCraft(Trunk):
         """Type of the trunk's weights; the camera encoder and the output projection may be finer."""
         return self.img_in.proj.weight.dtype
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have torch.compile make one kernel set for all double blocks and one for all single blocks but the last."""
+        for block in (*self.double_blocks, *self.single_blocks[:-1]):
+            block.compile(backend=backend)
+
 
 def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) -> GameCraft:
     """A model whose weights are still to be filled: on ``meta`` without storage, elsewhere with undefined values.
@@ -76,24 +82,62 @@ def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) 
 
 @dataclass(slots=True)
 class Branch:
-    """One guidance branch of one denoise call: prompt, camera tokens of this rank's rows, step cache."""
+    """One guidance branch of one denoise call: prompt, camera tokens of this rank's rows, step cache.
+
+    Timesteps that are not in the table of ``conditions`` are computed when they are met.
+    """
 
     prompt: Prompt
     camera: Tensor
+    conditions: ConditionTable = field(default_factory=dict)
     memo: StepMemo = field(default_factory=StepMemo)
 
 
-class GameCraftDenoiser:
-    """Denoises chunks on one rank; stateless between calls but for tables that depend on sizes only."""
+class ChunkTokens:
+    """Patch tokens of this rank in one denoise call; what history, mask and bias give them is made once."""
 
-    def __init__(self, preset: Preset, model: GameCraft, collective: Collective, *, step_cache: bool = False) -> None:
+    def __init__(self, model: GameCraft, past: Tensor, blank: Tensor, stream: Stream, patch: Grid) -> None:
+        """``past`` [16, T_history, h, w] and zeros in place of the latents to come."""
+        self._embed, self._stream, self._patch = model.img_in, stream, patch
+        self._constant: Tensor = model.img_in(stream.shard.take(patchify(with_history(past, blank), patch)))
+
+    def at(self, latents: Tensor) -> Tensor:
+        """Tokens [local, hidden] with ``latents`` [16, T_new, h, w] after the history."""
+        shard = self._stream.shard
+        patches = patchify(latents, self._patch)
+        patches = shard.take(pad_rows(patches, shard.total, front=shard.total - len(patches)))
+        tokens = self._constant.clone()
+        tokens[self._stream.kept] += self._embed.change(patches[self._stream.kept])
+        return tokens
+
+
+class GameCraftDenoiser:
+    """Denoises chunks on one rank; what it keeps between calls is keyed by the content or the sizes it depends on."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        model: GameCraft,
+        collective: Collective,
+        *,
+        step_cache: bool = False,
+        attend: JointAttention | None = None,
+        across: Collective | None = None,
+    ) -> None:
+        """``attend`` replaces own Ulysses. With ``across``, a pair of ranks, each runs one branch of a guided chunk."""
         config = preset.dit
         self.model = model
-        self.attend = JointAttention(pick_kernel(preset.runtime.attention, model.device, model.dtype), collective)
+        self.attend = attend or JointAttention(
+            pick_kernel(preset.runtime.attention, model.device, model.dtype), collective
+        )
+        self._across = across
         self._collective = collective
         self._config = config
         self._ropes = RopeTables(config.rope_dim_list, config.rope_theta, model.device)
+        self._tables = ConditionTables()
         self._step_cache = step_cache
+        if preset.runtime.compile:
+            model.compile_blocks()
 
     @torch.inference_mode()
     def denoise(
@@ -118,17 +162,24 @@ class GameCraftDenoiser:
         if noise.shape != shape or history.shape != (*shape[:1], plan.history_latents, *shape[2:]):
             raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape}")
         stream = self.stream((plan.total_latents, height, width), keep_frames=plan.history_latents)
-        branches = self.branches(order, text, stream)
+        across = self._across if is_guided(order.guidance) else None
         schedule = make_schedule(order.steps, order.shift)
+        timesteps = tuple(map(float, schedule.timesteps))
+        branches = self.branches(order, text, stream, timesteps, only=None if across is None else across.rank)
         reused = cached_steps(order.steps) if self._step_cache else frozenset()
-        past = self._tensor(history)
+        start = self._tensor(noise)
+        patches = ChunkTokens(
+            self.model, self._tensor(history), torch.zeros_like(start), stream, self._config.patch_size
+        )
 
         def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
-            video = with_history(past, latents)
-            velocities = [self.predict(video, branch, timestep, stream, reuse=step in reused) for branch in branches]
+            tokens = None if step in reused else patches.at(latents)
+            velocities = [self.velocity(tokens, branch, timestep, stream) for branch in branches]
+            if across is not None:
+                velocities = list(across.all_gather(velocities[0][None]))
             return combine(velocities, order.guidance)[:, plan.history_latents :]
 
-        latents = denoise(self._tensor(noise), schedule, predict, on_step)
+        latents = denoise(start, schedule, predict, on_step)
         result: FloatArray = latents.cpu().numpy()
         return result
 
@@ -153,36 +204,66 @@ class GameCraftDenoiser:
 
         With ``reuse`` it comes from the branch's step cache and ``video`` has no influence.
         """
-        moment = torch.tensor(timestep, dtype=torch.float32, device=video.device)
-        if reuse:
-            values = self.model.reuse(branch.memo, stream, branch.prompt, moment, self.attend, observe)
-        else:
-            patches = stream.shard.take(patchify(video, self._config.patch_size))
-            tokens = self.model.img_in(patches)
+        tokens = None
+        if not reuse:
+            tokens = self.model.img_in(stream.shard.take(patchify(video, self._config.patch_size)))
             observe("img_in", tokens)
+        return self.velocity(tokens, branch, timestep, stream, observe)
+
+    def velocity(
+        self, tokens: Tensor | None, branch: Branch, timestep: float, stream: Stream, observe: Observer = unobserved
+    ) -> Tensor:
+        """Velocity [16, T, h, w] from this rank's patch tokens, or (None) from the branch's step cache."""
+        condition = branch.conditions.get(timestep)
+        if condition is None:
+            (condition,) = self.model.conditions(branch.prompt, [timestep], self.attend.kernel, observe)
+        if tokens is None:
+            values = self.model.reuse(branch.memo, stream, condition, self.attend, observe)
+        else:
             memo = branch.memo if self._step_cache else None
-            values = self.model(tokens + branch.camera, stream, branch.prompt, moment, self.attend, memo, observe)
+            values = self.model(tokens + branch.camera, stream, condition, self.attend, memo, observe)
         local = pad_rows(values, stream.shard.local, front=stream.shard.local - len(values))
         whole = self._collective.all_gather(local)[: stream.shard.total]
         return unpatchify(whole.float(), stream.grid, self._config.patch_size)
 
-    def branch(self, states: TextStates, camera: Tensor, stream: Stream) -> Branch:
-        """A branch from a prompt and the camera tokens of the new frames, before which history sees no camera."""
+    def branch(self, states: TextStates, camera: Tensor, stream: Stream, timesteps: tuple[float, ...] = ()) -> Branch:
+        """A branch from a prompt and the camera tokens of the new frames, before which history sees no camera.
+
+        Its table covers ``timesteps``.
+        """
         history = self.model.camera_net.zero_token().expand(stream.shard.total - len(camera), -1)
         prompt = Prompt(self._tensor(states.states), self._tensor(states.pooled))
-        return Branch(prompt, stream.shard.take(torch.cat([history, camera])))
 
-    def branches(self, order: DenoiseOrder, text: TextPayload, stream: Stream) -> list[Branch]:
-        """[unconditional, conditional], or the conditional alone where no guidance acts."""
+        def make() -> ConditionTable:
+            conditions = self.model.conditions(prompt, timesteps, self.attend.kernel)
+            return dict(zip(timesteps, conditions, strict=True))
+
+        table = self._tables.get(table_key(states, timesteps), make) if timesteps else {}
+        return Branch(prompt, stream.shard.take(torch.cat([history, camera])), table)
+
+    def branches(
+        self,
+        order: DenoiseOrder,
+        text: TextPayload,
+        stream: Stream,
+        timesteps: tuple[float, ...] = (),
+        only: int | None = None,
+    ) -> list[Branch]:
+        """[unconditional, conditional] or ``only`` one of them; the conditional alone where no guidance acts."""
         rows = control_rows(order.control, order.chunk_frames)
         lens = self._tensor(intrinsics(rows[: order.chunk_frames], order.height, order.width))
         poses = self._tensor(relative_c2w(rows, order.chunk_frames))
-        branches = [self.branch(text.positive, self._camera(poses, lens, order), stream)]
-        if is_guided(order.guidance):
-            if text.negative is None:
-                raise ValueError("guidance needs the negative prompt's states")
-            branches.insert(0, self.branch(text.negative, self._still_camera(lens, order), stream))
-        return branches
+        positive, negative = text.positive, text.negative
+        if not is_guided(order.guidance):
+            return [self.branch(positive, self._camera(poses, lens, order), stream, timesteps)]
+        if negative is None:
+            raise ValueError("guidance needs the negative prompt's states")
+        chosen = []
+        if only != 1:
+            chosen.append(self.branch(negative, self._still_camera(lens, order), stream, timesteps))
+        if only != 0:
+            chosen.append(self.branch(positive, self._camera(poses, lens, order), stream, timesteps))
+        return chosen
 
     def _camera(self, poses: Tensor, lens: Tensor, order: DenoiseOrder) -> Tensor:
         tokens: Tensor = self.model.camera_net(round_to_bf16(plucker_maps(poses, lens, order.height, order.width)))

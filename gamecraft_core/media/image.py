@@ -69,17 +69,21 @@ def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
         raise BadInput(f"{width}x{height} is too narrow", field=field, remedy=f"keep sides within 1:{MAX_ASPECT}")
 
 
+def cover_size(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a picture scaled to cover a frame. Both are truncated: some come out one pixel short."""
+    scale = max(width / source_width, height / source_height)
+    return int(source_height * scale), int(source_width * scale)
+
+
 def cover_crop(pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
     """Scale RGB ``pixels`` [H, W, 3] to cover ``height`` x ``width`` and cut out the centre, as the family's code does.
 
-    Both sides of the scaled size are truncated (int), so some sizes come out one pixel short; that row or column at
-    the bottom or right stays black.
+    Where the scaled picture is one pixel short, that row or column at the bottom or right stays black.
     """
     from PIL import Image
 
     source_height, source_width = pixels.shape[:2]
-    scale = max(width / source_width, height / source_height)
-    new_width, new_height = int(source_width * scale), int(source_height * scale)
+    new_height, new_width = cover_size(source_height, source_width, height, width)
     scaled = np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR))
     scaled = np.pad(scaled, ((0, max(0, height - new_height)), (0, max(0, width - new_width)), (0, 0)))
     top, left = round((scaled.shape[0] - height) / 2), round((scaled.shape[1] - width) / 2)

@@ -6,7 +6,6 @@ at a time: padding would only be computed and dropped.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,18 @@ import torch
 from gamecraft_core.base.errors import UsageError, WeightsError
 from gamecraft_core.base.messages import FloatArray, TextStates
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.text.kept import KeptStates
 from gamecraft_core.text.models import build_clip, build_llm
 from gamecraft_core.text.templates import template
-from gamecraft_core.weights.readers import local
+from gamecraft_core.weights.readers import local, pick_text
 
-_KEPT_PROMPTS = 256
 _CLIP_TOKENS = 77
 
 
 class TextEncoder:
-    """LLaVA's language model and CLIP's text model on one device, with the latest prompts' states."""
+    """LLaVA's language model and CLIP's text model on one device, with the states of the prompts seen so far."""
 
-    def __init__(self, preset: Preset, device: torch.device | str) -> None:
+    def __init__(self, preset: Preset, device: torch.device | str, kept: KeptStates | None = None) -> None:
         self._device = torch.device(device)
         self._template = template(preset.text.template)
         self._crop = preset.text.crop_start
@@ -36,17 +35,14 @@ class TextEncoder:
         self._check_crop(preset.text.llm)
         self._llm = build_llm(preset, self._device)
         self._clip = build_clip(preset, self._device)
-        self._states: OrderedDict[str, TextStates] = OrderedDict()
+        self._kept = kept or KeptStates()
 
     def encode(self, prompt: str) -> TextStates:
         """States of the prompt's real tokens, and its pooled vector. Arrays are shared: do not write to them."""
-        if prompt in self._states:
-            self._states.move_to_end(prompt)
-            return self._states[prompt]
-        states = TextStates(states=self._llm_states(prompt), pooled=self._pooled(prompt))
-        self._states[prompt] = states
-        if len(self._states) > _KEPT_PROMPTS:
-            self._states.popitem(last=False)
+        states = self._kept.get(prompt)
+        if states is None:
+            states = TextStates(states=self._llm_states(prompt), pooled=self._pooled(prompt))
+            self._kept.put(prompt, states)
         return states
 
     def llm_ids(self, prompt: str) -> list[int]:
@@ -106,7 +102,7 @@ def _clip_tokenizer(path: str) -> Any:
 
 
 def _require(path: str, field: str, names: list[str]) -> Path:
-    folder = local(path, field)
+    folder = local(path, field, pick_text)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise WeightsError(

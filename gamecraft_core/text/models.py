@@ -17,9 +17,11 @@ from torch import nn
 
 from gamecraft_core.base.errors import WeightsError
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.weights.files import has_safetensors, open_safetensors
 from gamecraft_core.weights.fill import fill
 from gamecraft_core.weights.random_init import fill_random
-from gamecraft_core.weights.readers import Source, has_safetensors, local, open_safetensors
+from gamecraft_core.weights.readers import local, pick_text
+from gamecraft_core.weights.source import Source
 
 #: Where the language model's keys begin in the published layouts, oldest first.
 _LLM_PREFIXES = ("language_model.model.", "model.language_model.", "model.", "")
@@ -31,7 +33,7 @@ def build_llm(preset: Preset, device: torch.device) -> nn.Module:
     from transformers.models.llama.configuration_llama import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaModel, LlamaRotaryEmbedding
 
-    folder = local(preset.text.llm, "text.llm")
+    folder = local(preset.text.llm, "text.llm", pick_text)
     values = _text_config(folder, "text.llm")
     config = LlamaConfig(**values)
     layers = (config.num_hidden_layers or 0) - preset.text.skip_layers
@@ -59,7 +61,7 @@ def build_clip(preset: Preset, device: torch.device) -> nn.Module:
     from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
-    folder = local(preset.text.clip, "text.clip")
+    folder = local(preset.text.clip, "text.clip", pick_text)
     config = CLIPTextConfig(**_text_config(folder, "text.clip"))
     with torch.device("meta"):
         model: nn.Module = CLIPTextModel(config)
@@ -99,7 +101,7 @@ def _fill(
 
 def _prefix(source: Source, prefixes: tuple[str, ...], probe: str, field: str) -> str:
     for prefix in prefixes:
-        if prefix + probe in source.shapes:
+        if prefix + probe in source.entries:
             return prefix
     tried = ", ".join(prefix + probe for prefix in prefixes)
     raise WeightsError(f"{source.name} holds none of the keys {tried}", field=field, remedy="name another folder")

@@ -6,6 +6,8 @@ does not take its mean) with noise from the session's seed, in float32 on the CP
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,14 +23,15 @@ Frames = npt.NDArray[np.uint8]
 
 
 class VaeCodec:
-    """The VAE of one lane, on its device."""
+    """The VAE of one lane, on its device; up to ``tile_batch`` tiles run at once, in as many times the memory."""
 
-    def __init__(self, preset: Preset, vae: CausalVae, device: torch.device | str) -> None:
+    def __init__(self, preset: Preset, vae: CausalVae, device: torch.device | str, *, tile_batch: int = 1) -> None:
         self._device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, preset.runtime.vae_dtype)
         self._scale = preset.vae.scaling_factor
         self._vae = vae.eval().requires_grad_(False).to(self._device, self._dtype)
         self._vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self._vae.tiling = dataclasses.replace(self._vae.tiling, batch=tile_batch)
 
     def encode_image(self, pixels: Frames, seed: int) -> FloatArray:
         """One image [H, W, 3] to one history latent frame [16, 1, h, w]."""

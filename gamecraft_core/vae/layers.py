@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _EPS = 1e-6
+#: Numbers above which a CPU activates slab by slab, and those of a slab, which its cache still holds for the next step.
+_LARGE, _CACHED = 2**22, 2**18
 _FRONT = 2  # frames repeated before the first one by a kernel of 3
 
 Fill = Callable[[Tensor], object]
@@ -41,10 +43,6 @@ class Scratch:
         given[..., -1, :] = given[..., -2, :]
         whole[:, :, :_FRONT] = whole[:, :, _FRONT : _FRONT + 1]
         return whole
-
-    def same(self, like: Tensor) -> Tensor:
-        """Unset room of the shape of ``like``."""
-        return self._take(like, (like.shape[0], like.shape[1], like.shape[2], like.shape[3], like.shape[4]))
 
     def _take(self, like: Tensor, shape: tuple[int, int, int, int, int]) -> Tensor:
         count = math.prod(shape)
@@ -90,32 +88,36 @@ class CausalConv3d(nn.Module):
         if not on_cpu(x):
             normed = norm(x)
             return self.filled(x, x.shape[2:], scratch, lambda inside: torch.ops.aten.silu.out(normed, out=inside))
-        scale, shift = affine(norm, x, scratch)
+        scale, shift = affine(norm, x)
 
         def activate(inside: Tensor) -> None:
-            torch.addcmul(shift, x, scale, out=inside)
-            functional.silu(inside, inplace=True)
+            if x.numel() < _LARGE:
+                torch.addcmul(shift, x, scale, out=inside)
+                functional.silu(inside, inplace=True)
+                return
+            slabs = x.numel() // _CACHED
+            for part, out in zip(x.chunk(slabs, dim=2), inside.chunk(slabs, dim=2), strict=True):
+                torch.ops.aten.silu.out(torch.addcmul(shift, part, scale), out=out)
 
         return self.filled(x, x.shape[2:], scratch, activate)
 
 
-def affine(norm: nn.GroupNorm, x: Tensor, scratch: Scratch) -> tuple[Tensor, Tensor]:
+def affine(norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
     """(scale, shift), each [B, C, 1, 1, 1], such that ``x * scale + shift`` is ``norm(x)``.
 
-    PyTorch's channels-last group norm adds a group up in one float32 chain and loses 1e-4 of its variance; these
-    sums are pairwise within a frame, and joined in float64.
+    PyTorch's channels-last group norm adds a group up in one float32 chain and loses 1e-4 of its variance. These are
+    batch norm's statistics of one frame at a time, which stays in the cache for both passes, joined in float64.
     """
-    grouped = (x.shape[0], norm.num_groups, -1)
-    count = x[0].numel() // norm.num_groups
-
-    def mean_of(values: Tensor) -> Tensor:
-        by_frame = values.permute(0, 2, 3, 4, 1).flatten(2, 3).sum(2)
-        return by_frame.sum(1, dtype=torch.float64).view(grouped).sum(2, keepdim=True) / count
-
-    mean = mean_of(x)
-    variance = mean_of(torch.mul(x, x, out=scratch.same(x))) - mean * mean
-    scale = norm.weight.view(1, norm.num_groups, -1) * (variance.clamp_(min=0) + norm.eps).rsqrt()
-    shift = norm.bias.view(1, norm.num_groups, -1) - scale * mean
+    frames = x.transpose(1, 2).flatten(0, 1)[:, None].unbind()
+    of_frames = zip(*(torch.batch_norm_update_stats(frame, None, None, 0.0) for frame in frames), strict=True)
+    means, variances = (
+        torch.stack(part).double().view(len(x), -1, norm.num_groups, x.shape[1] // norm.num_groups)
+        for part in of_frames
+    )
+    mean = means.mean((1, 3))[..., None]
+    variance = (variances + means.square()).mean((1, 3))[..., None] - mean.square()
+    scale = norm.weight.view(norm.num_groups, -1) * (variance.clamp_(min=0) + norm.eps).rsqrt()
+    shift = norm.bias.view(norm.num_groups, -1) - scale * mean
     column = (*x.shape[:2], 1, 1, 1)
     return scale.view(column).to(x.dtype), shift.view(column).to(x.dtype)
 
@@ -188,7 +190,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, scratch: Scratch) -> Tensor:
         batch, channels, frames, height, width = x.shape
         if on_cpu(x):
-            scale, shift = affine(self.group_norm, x, scratch)
+            scale, shift = affine(self.group_norm, x)
             normed = torch.addcmul(shift, x, scale)
         else:
             normed = self.group_norm(x)

@@ -9,8 +9,9 @@ length is strictly larger than a tile; time is cut outside, space inside. Source
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -55,7 +56,18 @@ def blend_into(before: Tensor, tile: Tensor, extent: int, dim: int) -> None:
     start.mul_(weight).add_(end * (1 - weight))
 
 
-def tile_space(x: Tensor, run: Run, size_in: int, size_out: int) -> Tensor:
+def run_tiles(tiles: Sequence[Tensor], run: Run, batch: int) -> list[Tensor]:
+    """``run`` of each tile; neighbours of one shape go through it up to ``batch`` at a time."""
+    results: list[Tensor] = []
+    for _, alike in groupby(tiles, key=lambda tile: tile.shape):
+        same = list(alike)
+        for start in range(0, len(same), batch):
+            part = same[start : start + batch]
+            results += run(torch.cat(part) if len(part) > 1 else part[0]).chunk(len(part))
+    return results
+
+
+def tile_space(x: Tensor, run: Run, size_in: int, size_out: int, batch: int = 1) -> Tensor:
     """Run over tiles of height and width, row by row; only two rows of results are alive at a time."""
     seam = Seam.of(size_out)
     above: list[Tensor] = []
@@ -63,8 +75,8 @@ def tile_space(x: Tensor, run: Run, size_in: int, size_out: int) -> Tensor:
     for top, bottom in windows(x.shape[3], size_in):
         row: list[Tensor] = []
         kept: list[Tensor] = []
-        for column, (left, right) in enumerate(windows(x.shape[4], size_in)):
-            tile = run(x[:, :, :, top:bottom, left:right])
+        tiles = [x[:, :, :, top:bottom, left:right] for left, right in windows(x.shape[4], size_in)]
+        for column, tile in enumerate(run_tiles(tiles, run, batch)):
             if above:
                 blend_into(above[column], tile, seam.blend, dim=3)
             if row:
@@ -95,7 +107,10 @@ def tile_time(x: Tensor, run: Run, size_in: int, size_out: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tile sizes of one VAE in pixels and latents, and along which axes it tiles."""
+    """Tile sizes of one VAE in pixels and latents, along which axes it tiles, and how many tiles run at once.
+
+    ``batch`` is the one number here that moves no result: nothing in the VAE looks across a batch.
+    """
 
     pixels: int
     latents: int
@@ -103,6 +118,7 @@ class Tiling:
     latent_frames: int
     space: bool
     time: bool
+    batch: int = 1
 
     @staticmethod
     def of(config: VaeConfig) -> Tiling:
@@ -127,7 +143,7 @@ class Tiling:
     def _time(self, x: Tensor, run: Run, time: tuple[int, int], space: tuple[int, int]) -> Tensor:
         def inner(part: Tensor) -> Tensor:
             if self.space and max(part.shape[3:]) > space[0]:
-                return tile_space(part, run, *space)
+                return tile_space(part, run, *space, self.batch)
             return run(part)
 
         if self.time and x.shape[2] > time[0]:

@@ -1,7 +1,7 @@
 """Filling a module built on the meta device, tensor by tensor.
 
-Invariant: the report on keys and shapes comes before the first copy, so nothing half-loaded ever runs; and a filled
-module owns its memory (no tensor stays a view of a mapped file).
+Invariant: the report on keys, shapes and types comes before the first copy, so nothing half-loaded ever runs; and a
+filled module owns its memory (no tensor stays a view of a mapped file).
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gamecraft_core.base.errors import WeightsError
-from gamecraft_core.weights.readers import Shape, Source
+from gamecraft_core.weights.quantise import is_fp8, require_fp8
+from gamecraft_core.weights.source import Source
 
 Device = torch.device | str | None
 
@@ -19,7 +20,9 @@ _SHOWN = 5
 
 def fill(module: nn.Module, source: Source, field: str, device: Device = None) -> None:
     """Copy ``source`` into ``module``, cast to its own dtypes; a misfit is a WeightsError that names ``field``."""
-    require_match(source, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, field)
+    wanted = module.state_dict()
+    refuse_fp8(source, wanted, field, torch.device(device or "cpu"))
+    require_match(source, wanted, field)
     for name, target in allocate(module, device).items():
         target.copy_(source.read(name))
 
@@ -42,14 +45,24 @@ def allocate(module: nn.Module, device: Device = None) -> dict[str, Tensor]:
     return module.state_dict()
 
 
-def require_match(source: Source, wanted: dict[str, Shape], field: str) -> None:
+def refuse_fp8(source: Source, wanted: dict[str, Tensor], field: str, device: torch.device) -> None:
+    """Refuse fp8 values for tensors that are not: their scale would be lost."""
+    for name, entry in source.entries.items():
+        if is_fp8(entry) and name in wanted and wanted[name].dtype != entry.dtype:
+            what = f"{entry.file}: {name} is stored in fp8"
+            require_fp8(device, what, field)
+            raise WeightsError(what, field=field, remedy="set runtime.fp8=true, or name a bfloat16 checkpoint")
+
+
+def require_match(source: Source, wanted: dict[str, Tensor], field: str) -> None:
     """One report of every missing, unexpected and misshapen key."""
-    missing = [name for name in wanted if name not in source.shapes]
-    unexpected = [name for name in source.shapes if name not in wanted]
+    found = source.entries
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
     misshapen = [
-        f"{name} (file {list(source.shapes[name])}, model {list(shape)})"
-        for name, shape in wanted.items()
-        if name in source.shapes and source.shapes[name] != shape
+        f"{name} (file {list(found[name].shape)}, model {list(tensor.shape)})"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tuple(tensor.shape)
     ]
     groups = [("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)]
     report = [f"{len(names)} {what}: {_some(names)}" for what, names in groups if names]

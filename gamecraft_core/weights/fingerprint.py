@@ -14,9 +14,8 @@ from typing import Any
 
 from gamecraft_core.base.ids import digest
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.weights.readers import find_dit, find_vae, local
+from gamecraft_core.weights.readers import Pick, find_dit, find_vae, local, pick_dit, pick_text, pick_vae
 
-_SUFFIXES = {".json", ".txt", ".safetensors"}
 _REMEMBERED_FROM_BYTES = 16 << 20
 
 
@@ -29,21 +28,21 @@ def fingerprint(preset: Preset) -> str:
         "vae": preset.vae.model_dump(mode="json"),
         "text": preset.text.model_dump(mode="json", exclude={"llm", "clip"}),
         "files": {
-            "llm": _contents(local(preset.text.llm, "text.llm")),
-            "clip": _contents(local(preset.text.clip, "text.clip")),
+            "llm": _contents(local(preset.text.llm, "text.llm", pick_text), pick_text),
+            "clip": _contents(local(preset.text.clip, "text.clip", pick_text), pick_text),
         },
     }
     if weights.kind == "random":
         value["seed"] = weights.seed
     else:
-        value["files"]["dit"] = _contents(find_dit(weights.dit or ""))
-        value["files"]["vae"] = _contents(find_vae(weights.vae or ""))
+        value["files"]["dit"] = _contents(find_dit(weights.dit or ""), pick_dit)
+        value["files"]["vae"] = _contents(find_vae(weights.vae or ""), pick_vae)
     return digest(value)
 
 
-def _contents(place: Path) -> list[tuple[str, int, str]]:
-    """(name, size, SHA-256) of a file, or of every model and tokenizer file directly in a folder."""
-    files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.suffix in _SUFFIXES)
+def _contents(place: Path, pick: Pick) -> list[tuple[str, int, str]]:
+    """(name, size, SHA-256) of a file, or of every file directly in a folder that its reader picks."""
+    files = [place] if place.is_file() else [place / name for name in pick(file.name for file in place.iterdir())]
     return [(file.name, file.stat().st_size, _sha256(file)) for file in files]
 
 

@@ -1,150 +1,130 @@
-"""Readers of checkpoint files: the published layouts and safetensors of our own.
+"""Which file a checkpoint's path means, and what of it is the model: the published layouts and safetensors of our own.
 
-A reader opens, it does not load: shapes come from headers, data stays in the mapped file until ``read`` is called for
-one tensor. Pickles are only opened with ``weights_only``. What is wrong with a file is a WeightsError that names it.
+A reader opens, it does not load (see ``source``). A layout with other key names is a reader of its own that ends in
+``Source.renamed``.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, Literal
 
 from gamecraft_core.base.errors import WeightsError
+from gamecraft_core.weights.files import of_tensors, open_pickle, open_safetensors
+from gamecraft_core.weights.source import Source
 
-Shape = tuple[int, ...]
+Kind = Literal["dit", "vae"]
+#: From the names in a folder, those that will be read.
+Pick = Callable[[Iterable[str]], list[str]]
 
-
-@dataclass(frozen=True)
-class Source:
-    """One opened checkpoint: its name for messages, every key's shape, and a way to read one tensor."""
-
-    name: str
-    shapes: dict[str, Shape]
-    read: Callable[[str], Tensor]
-
-    def renamed(self, rename: Callable[[str], str | None]) -> Source:
-        """The same checkpoint under other keys; those renamed to None are left out."""
-        old = {new: key for key in self.shapes if (new := rename(key)) is not None}
-        return Source(self.name, {new: self.shapes[key] for new, key in old.items()}, lambda new: self.read(old[new]))
+_SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
+_VAE_STARTS = ("vae.", "encoder.", "decoder.")
+_VAE_FILE = "pytorch_model.pt"
 
 
 def open_dit(path: str) -> Source:
     """A transformer: an official ``.pt`` (under ``module``, ``ema`` or nothing) or safetensors."""
     place = find_dit(path)
-    if place.suffix != ".pt":
+    if not is_pickle(place):
         return open_safetensors(place, "weights.dit")
-    states = _open_pickle(place, "weights.dit")
-    for selector in ("module", "ema"):
-        if isinstance(states.get(selector), dict):
-            states = states[selector]
-            break
-    return _of_tensors(place, states, "weights.dit")
+    return of_tensors(place, _selected(open_pickle(place, "weights.dit")), "weights.dit")
 
 
 def open_vae(path: str) -> Source:
     """A VAE: an official ``.pt`` (optional ``state_dict``; of keys that begin ``vae.`` only those) or safetensors."""
     place = find_vae(path)
-    if place.suffix != ".pt":
+    if not is_pickle(place):
         return open_safetensors(place, "weights.vae")
-    states = _open_pickle(place, "weights.vae")
+    states = open_pickle(place, "weights.vae")
     states = states.get("state_dict", states)
+    if not isinstance(states, dict):
+        raise WeightsError(f"{place}: state_dict is not a dictionary", field="weights.vae", remedy="name another file")
     prefixed = {key.removeprefix("vae."): value for key, value in states.items() if key.startswith("vae.")}
-    return _of_tensors(place, prefixed or states, "weights.vae")
+    return of_tensors(place, prefixed or states, "weights.vae")
+
+
+def detect_kind(path: str) -> Kind:
+    """What the checkpoint at ``path`` is, by its keys."""
+    place = local(path, "SRC", _pick_either)
+    if place.is_dir():
+        if (place / _VAE_FILE).is_file():
+            return "vae"
+        place = find_dit(path)
+    if is_pickle(place):
+        states = open_pickle(place, "SRC")
+        keys: Iterable[str] = _selected(states) if "state_dict" not in states else ["vae."]
+    else:
+        keys = open_safetensors(place, "SRC").entries
+    return "vae" if any(key.startswith(_VAE_STARTS) for key in keys) else "dit"
 
 
 def find_dit(path: str) -> Path:
     """The file ``path`` means: itself, or the ``*_model_states.pt`` of a folder; else the folder, for safetensors."""
-    place = local(path, "weights.dit")
-    found = sorted(place.glob("*_model_states.pt")) if place.is_dir() else []
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise WeightsError(f"{place} holds several: {names}", field="weights.dit", remedy="name one of the files")
-    return found[0] if found else place
+    place = local(path, "weights.dit", pick_dit)
+    found = pick_dit(file.name for file in place.iterdir()) if place.is_dir() else []
+    return place / found[0] if found and is_pickle(Path(found[0])) else place
 
 
 def find_vae(path: str) -> Path:
     """The file ``path`` means: itself, or the ``pytorch_model.pt`` of a folder; else the folder, for safetensors."""
-    place = local(path, "weights.vae")
-    file = place / "pytorch_model.pt"
+    place = local(path, "weights.vae", pick_vae)
+    file = place / _VAE_FILE
     return file if file.is_file() else place
 
 
-def open_safetensors(place: Path, field: str) -> Source:
-    """One safetensors file, or a folder of them, with or without an index."""
-    files = [place] if place.is_file() else _shards(place, field)
-    if not files:
-        raise WeightsError(f"no checkpoint in {place}", field=field, remedy="expected .safetensors or .pt files there")
-    handles: dict[str, Any] = {}
-    shapes: dict[str, Shape] = {}
-    for file in files:
-        handle = _open_shard(file, field)
-        for key in handle.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
-            shapes[key] = tuple(handle.get_slice(key).get_shape())
-            handles[key] = handle
-    return Source(str(place), shapes, lambda key: handles[key].get_tensor(key))
+def pick_dit(names: Iterable[str]) -> list[str]:
+    """One ``*_model_states.pt``; without any, the safetensors. A distilled model's file must be named itself."""
+    names = sorted(names)
+    found = [name for name in names if fnmatch(name, "*_model_states.pt")]
+    if len(found) > 1:
+        raise WeightsError(
+            f"the folder holds several: {', '.join(found)}", field="weights.dit", remedy="name one of the files"
+        )
+    return found or matching(names, _SAFETENSORS)
 
 
-def has_safetensors(folder: Path) -> bool:
-    """Whether ``folder`` holds weights at all."""
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))
+def pick_vae(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return [_VAE_FILE] if _VAE_FILE in names else matching(names, _SAFETENSORS)
 
 
-def local(path: str, field: str) -> Path:
-    """``path`` as an existing local file or folder."""
+def _pick_either(names: Iterable[str]) -> list[str]:
+    names = list(names)
+    return pick_vae(names) if _VAE_FILE in names else pick_dit(names)
+
+
+def pick_text(names: Iterable[str]) -> list[str]:
+    """Weights, configuration and tokenizer."""
+    return matching(names, (*_SAFETENSORS, "*.json", "*.txt"))
+
+
+def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
+
+
+def local(path: str, field: str, pick: Pick = list) -> Path:
+    """``path`` as an existing local file or folder; of a folder on S3, the files ``pick`` names are fetched."""
+    if path.startswith("s3://"):
+        from gamecraft_core.weights.remote import fetched
+
+        return fetched(path, field, pick)
     if "://" in path and not path.startswith("file://"):
-        raise WeightsError(f"cannot read {path}", field=field, remedy="copy the checkpoint to a local folder first")
+        raise WeightsError(f"cannot read {path}", field=field, remedy="name a local path or an s3:// URI")
     place = Path(path.removeprefix("file://")).expanduser()
     if not place.exists():
         raise WeightsError(f"there is nothing at {place}", field=field, remedy="correct the path or fetch the weights")
     return place
 
 
-def _shards(folder: Path, field: str) -> list[Path]:
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if not indexes:
-        return sorted(folder.glob("*.safetensors"))
-    try:
-        named = sorted(set(json.loads(indexes[0].read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{indexes[0]} is not a safetensors index: {error}", field=field) from error
-    missing = [name for name in named if not (folder / name).is_file()]
-    if missing:
-        raise WeightsError(
-            f"{folder} lacks {', '.join(missing)}, named by {indexes[0].name}", field=field, remedy="fetch them again"
-        )
-    return [folder / name for name in named]
+def is_pickle(place: Path) -> bool:
+    return place.suffix in (".pt", ".pth", ".bin")
 
 
-def _open_shard(file: Path, field: str) -> Any:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(str(file), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file} is damaged or truncated: {error}", field=field, remedy="fetch it again") from error
-
-
-def _open_pickle(file: Path, field: str) -> dict[str, Any]:
-    try:
-        states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{file} cannot be read: {first_line}", field=field, remedy="fetch it again") from error
-    if not isinstance(states, dict):
-        raise WeightsError(f"{file} holds a {type(states).__name__}, not a dictionary of tensors", field=field)
+def _selected(states: dict[str, Any]) -> dict[str, Any]:
+    for selector in ("module", "ema"):
+        if isinstance(states.get(selector), dict):
+            found: dict[str, Any] = states[selector]
+            return found
     return states
-
-
-def _of_tensors(file: Path, states: dict[str, Any], field: str) -> Source:
-    wrong = [key for key, value in states.items() if not isinstance(value, Tensor)]
-    if wrong or not states:
-        what = f"{wrong[0]!r} is not a tensor" if wrong else "it is empty"
-        raise WeightsError(f"{file} is not a state dictionary: {what}", field=field)
-    return Source(str(file), {key: tuple(value.shape) for key, value in states.items()}, lambda key: states[key])

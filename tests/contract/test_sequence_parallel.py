@@ -1,4 +1,4 @@
-"""Real gloo groups of 2, 3 and 4 ranks give what one rank gives, forwards and whole sessions."""
+"""Real gloo groups of 2, 3, 4 and 8 ranks give what one rank gives, forwards and whole sessions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from gamecraft_core.parallel.collective import Collective, Distributed, Solo
 from tests.fakes.gloo import run_ranks
 from tests.fakes.tiny_model import LATENT, image_history, order, text, tiny_model, tiny_preset
 
-WORLDS = (2, 3, 4)
+WORLDS = (2, 3, 4, 8)
+SESSION_WORLDS = (2, 3, 4)
+#: New latent frames of a forward: with the one of history 15 tokens, an odd count, and 18.
+NEW_FRAMES = (4, 5)
 FORWARD_ATOL = 1e-5
 SESSION_ATOL = 1e-4
 HISTORY = 1
 
 
-def forward(collective: Collective, *, keep: bool) -> Tensor:
-    """One model call; 18 tokens and 6 heads do not divide among 4 ranks."""
+def forward(collective: Collective, new_frames: int, *, keep: bool) -> Tensor:
+    """One model call. Neither tokens nor the 6 heads divide among 4 or 8 ranks, and 8 ranks outnumber the heads."""
     preset = tiny_preset()
     runner = GameCraftDenoiser(preset, tiny_model(preset), collective)
     past = torch.from_numpy(image_history())
-    new = torch.randn(16, 5, *LATENT, generator=torch.Generator().manual_seed(1))
-    stream = runner.stream((HISTORY + 5, *LATENT), HISTORY if keep else None)
+    new = torch.randn(16, new_frames, *LATENT, generator=torch.Generator().manual_seed(1))
+    stream = runner.stream((HISTORY + new_frames, *LATENT), HISTORY if keep else None)
     with torch.inference_mode():
-        conditional = runner.branches(order(), text(), stream)[-1]
-        return runner.predict(with_history(past, new), conditional, 700.0, stream)
+        camera = torch.randn(3 * new_frames, preset.dit.hidden_size, generator=torch.Generator().manual_seed(2))
+        branch = runner.branch(text().positive, camera, stream)
+        return runner.predict(with_history(past, new), branch, 700.0, stream)
 
 
 def session(collective: Collective) -> Tensor:
@@ -48,9 +52,11 @@ def every_degree(rank: int) -> dict[str, Tensor]:
         group = dist.new_group(list(range(world)))
         if rank < world:
             collective = Distributed(group)
-            results[f"all {world}"] = forward(collective, keep=False)
-            results[f"kept {world}"] = forward(collective, keep=True)
-            results[f"session {world}"] = session(collective)
+            for frames in NEW_FRAMES:
+                results[f"all {frames} {world}"] = forward(collective, frames, keep=False)
+                results[f"kept {frames} {world}"] = forward(collective, frames, keep=True)
+            if world in SESSION_WORLDS:
+                results[f"session {world}"] = session(collective)
     return results
 
 
@@ -59,22 +65,19 @@ def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Tensor]]
     return run_ranks(max(WORLDS), every_degree, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, Tensor]:
-    return {"all": forward(Solo(), keep=False), "session": session(Solo())}
-
-
+@pytest.mark.parametrize("frames", NEW_FRAMES)
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_forward_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], alone: dict[str, Tensor], world: int) -> None:
+def test_a_forward_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], world: int, frames: int) -> None:
+    alone = forward(Solo(), frames, keep=False)
     for rank in range(world):
-        torch.testing.assert_close(by_rank[rank][f"all {world}"], alone["all"], atol=FORWARD_ATOL, rtol=0)
-        kept = by_rank[rank][f"kept {world}"]
-        torch.testing.assert_close(kept[:, HISTORY:], alone["all"][:, HISTORY:], atol=FORWARD_ATOL, rtol=0)
+        torch.testing.assert_close(by_rank[rank][f"all {frames} {world}"], alone, atol=FORWARD_ATOL, rtol=0)
+        kept = by_rank[rank][f"kept {frames} {world}"]
+        torch.testing.assert_close(kept[:, HISTORY:], alone[:, HISTORY:], atol=FORWARD_ATOL, rtol=0)
         assert not kept[:, :HISTORY].any()
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_a_session_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], alone: dict[str, Tensor], world: int) -> None:
-    torch.testing.assert_close(by_rank[0][f"session {world}"], alone["session"], atol=SESSION_ATOL, rtol=0)
+@pytest.mark.parametrize("world", SESSION_WORLDS)
+def test_a_session_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], world: int) -> None:
+    torch.testing.assert_close(by_rank[0][f"session {world}"], session(Solo()), atol=SESSION_ATOL, rtol=0)
     for rank in range(1, world):
         assert torch.equal(by_rank[rank][f"session {world}"], by_rank[0][f"session {world}"])

@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from gamecraft_core.base.errors import StoreUnavailable
 from gamecraft_core.base.store import Store, open_store
 from tests.servers.s3 import S3Server
 
@@ -80,6 +81,29 @@ def test_values_of_any_size(store: Store, value: bytes) -> None:
     assert store.get("conditional") == value
 
 
+def test_stat_tells_size_and_changes_with_the_content(store: Store) -> None:
+    store.put("a/key", b"first")
+    first = store.stat("a/key")
+    assert first.size == 5
+    assert store.stat("a/key") == first
+    store.put("a/key", b"other")
+    assert store.stat("a/key").version != first.version
+    store.put("empty", b"")
+    assert store.stat("empty").size == 0
+
+
+def test_a_range_is_of_the_content_that_was_looked_up(store: Store) -> None:
+    value = bytes(range(256)) * 100
+    store.put("key", value)
+    version = store.stat("key").version
+    for start, end in ((0, 1), (0, len(value)), (1000, 2000), (len(value) - 1, len(value))):
+        assert store.get_range("key", start, end, version) == value[start:end]
+    for other in (value[::-1], b"short"):
+        store.put("key", other)
+        with pytest.raises(StoreUnavailable):
+            store.get_range("key", 100, 200, version)
+
+
 def test_unicode_keys(store: Store) -> None:
     keys = ["naïve/日本語.json", "with space/+plus&amp=%41.txt"]
     for key in keys:
@@ -94,6 +118,10 @@ def test_absent_keys(store: Store) -> None:
         assert not store.exists(key)
         with pytest.raises(FileNotFoundError):
             store.get(key)
+        with pytest.raises(FileNotFoundError):
+            store.stat(key)
+        with pytest.raises(FileNotFoundError):
+            store.get_range(key, 0, 1, "")
     assert store.exists("folder/key")
 
 
@@ -140,7 +168,7 @@ def test_put_if_absent_keeps_the_first(store: Store) -> None:
 
 @pytest.mark.parametrize("key", ["", "/abs", "../up", "a/../../up", "a//b", "a/", ".", "a\\b", "a\0b", ".tmp-x"])
 def test_no_key_leaves_the_root_or_hides(store: Store, key: str) -> None:
-    for act in (store.get, store.exists, store.delete, store.uri, lambda key: store.put(key, b"")):
+    for act in (store.get, store.stat, store.exists, store.delete, store.uri, lambda key: store.put(key, b"")):
         with pytest.raises(ValueError, match="illegal store key"):
             act(key)
     with pytest.raises(ValueError, match="illegal store key"):

@@ -67,6 +67,15 @@ def test_a_body_that_breaks_off_is_read_again(store: Store, proxy: FaultProxy) -
     assert proxy.met == 1
 
 
+def test_a_range_that_breaks_off_is_read_again(store: Store, proxy: FaultProxy) -> None:
+    value = bytes(range(256)) * 4096
+    store.put("key", value)
+    version = store.stat("key").version
+    proxy.fault("cut_reply", count=1)
+    assert store.get_range("key", 256, 1_000_000, version) == value[256:1_000_000]
+    assert proxy.met == 1
+
+
 def test_a_body_that_keeps_breaking_off_is_an_error(store: Store, proxy: FaultProxy) -> None:
     store.put("key", b"x" * 1_000_000)
     proxy.fault("cut_reply")
@@ -81,21 +90,36 @@ def test_a_reset_connection_is_tried_again(store: Store, proxy: FaultProxy) -> N
     assert store.exists("key")
 
 
+def test_only_a_large_body_waits_to_be_invited(store: Store) -> None:
+    sent = []
+    client: Any = store._client  # type: ignore[attr-defined]
+    client.meta.events.register_last("before-send.s3", lambda request, **_: sent.append("Expect" in request.headers))
+    store.put("small", b"x" * 1000)
+    store.put_if_absent("small-too", b"")
+    store.put("large", b"x" * (2 << 20))
+    assert sent == [False, False, True]
+    assert len(store.get("large")) == 2 << 20
+
+
 def test_latency_only_slows(store: Store, proxy: FaultProxy) -> None:
     proxy.fault("latency", seconds=0.02)
     assert store.put_if_absent("key", b"x" * 100_000)
     assert store.get("key") == b"x" * 100_000
 
 
-@pytest.mark.parametrize("call", ["put", "put_if_absent", "get", "exists", "delete", "list"])
+@pytest.mark.parametrize("call", ["put", "put_if_absent", "get", "stat", "get_range", "exists", "delete", "list"])
 def test_a_silent_peer_holds_no_call_beyond_its_bound(aws_keys: None, call: str) -> None:
-    arguments = ("key", b"x") if call.startswith("put") else ("key",)
+    arguments: dict[str, tuple[Any, ...]] = {
+        "put": ("key", b"x"),
+        "put_if_absent": ("key", b"x"),
+        "get_range": ("key", 0, 9, ""),
+    }
     with FaultProxy("http://127.0.0.1:1") as proxy:
         proxy.fault("silent")
         store = open_at(proxy.url, "s3://bucket/root", read_timeout_s=0.5)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable, match="check that the endpoint is up"):
-            list(getattr(store, call)(*arguments))
+            list(getattr(store, call)(*arguments.get(call, ("key",))))
         took = time.monotonic() - began
         assert proxy.met == 2
     # Two tries of half a second's silence, after a second at most for an unheeded Expect, and a second's back-off.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
 from gamecraft_core.media.fragment import probe
 from jobs import generate
+from jobs.synthesize import main as synthesize_main
 from tests.ray.runs import INPUTS, ROOT, SMALL, Finished, manifest, row, synthesize
 from tests.servers.cluster import RayCluster
 
@@ -75,6 +78,22 @@ def test_a_finished_job_run_again_does_nothing_and_says_the_same(mixed: Finished
     assert {path: path.stat().st_mtime_ns for path in mixed.out.rglob("*") if path.is_file()} == before
 
 
+def test_a_refused_row_under_a_committed_id_stays_refused(mixed: Finished) -> None:
+    """Row 7 repeats row 1's id; the record under that id is row 1's alone, also when the run is taken up again."""
+    (mixed.out / "data" / "train-00000-of-00001.parquet").unlink()
+    (mixed.out / "errors.parquet").unlink()
+    record = json.loads((mixed.out / "run.json").read_text())
+    (mixed.out / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    again = synthesize(mixed.out.parent, _rows(mixed), "laptop")
+    assert again.status == 3
+    assert sorted(pyarrow.dataset.dataset(again.out / "data").to_table()["session_id"].to_pylist()) == [
+        "good-1",
+        "good-2",
+    ]
+    assert {error["row"] for error in errors(again)} == {2, 3, 4, 6, 7}
+    assert json.loads((again.out / "run.json").read_text())["status"] == "finished"
+
+
 def test_another_run_on_the_same_output_is_refused(mixed: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     again = synthesize(mixed.out.parent, _rows(mixed), "laptop", "--set", "sampling.shift=3")
     assert again.status == 2
@@ -86,6 +105,47 @@ def test_strict_refuses_before_anything_starts(tmp_path: Path, capsys: pytest.Ca
     assert refused.status == 2
     assert "row 2, actions" in capsys.readouterr().err
     assert not refused.out.exists()
+
+
+def test_settings_of_rows_manifests_as_csv_and_several_shards(
+    ray_cluster: RayCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = INPUTS / "corridor.png"
+    lines = ["session_id,image,prompt,actions,height,steps,seed,chunk_frames"]
+    lines += [f"c{number},{image},A hall.,w d:0.5,48,{number + 1},9,17" for number in range(3)]
+    table = tmp_path / "manifest.csv"
+    table.write_text("\n".join(lines))
+    argv = ["--preset", "tiny-gamecraft", "--manifest", str(table), "--out", str(tmp_path / "out"), "--run-id", "mine"]
+    argv += ["--metrics-port", "0", "--set", "output.rows_per_shard=2", "--set", "video.height=32"]
+    argv += ["--set", "video.width=48"]
+    assert synthesize_main(argv) == 0
+    made = Finished(0, tmp_path / "out")
+    assert sorted(path.name for path in (made.out / "data").iterdir()) == [
+        "train-00000-of-00002.parquet",
+        "train-00001-of-00002.parquet",
+    ]
+    for number in range(3):
+        found = made.rows()[f"c{number}"]
+        assert (found["height"], found["width"], found["steps"], found["seed"]) == (48, 48, number + 1, 9)
+        assert found["num_frames"] == 34
+        assert probe((made.out / found["video_path"]).read_bytes()).height == 48
+    assert json.loads((made.out / "run.json").read_text())["run_id"] == "mine"
+    assert synthesize_main(argv) == 0
+    assert synthesize_main([*argv, "--run-id", "other"]) == 2
+    assert "belongs to run mine, not other" in capsys.readouterr().err
+
+
+def test_generate_follows_a_pose_file_from_a_folder_with_a_space(
+    ray_cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my inputs"
+    folder.mkdir()
+    shutil.copy(INPUTS / "arc.txt", folder)
+    shutil.copy(INPUTS / "balloons.mp4", folder)
+    monkeypatch.chdir(folder)
+    argv = ["--preset", "tiny-gamecraft", "--video", "balloons.mp4", "--actions", "poses:arc.txt", "--out", "arc.mp4"]
+    assert generate.main([*argv, "--metrics-port", "0", "--height", "32", "--width", "48", "--steps", "1"]) == 0
+    assert probe((folder / "arc.mp4").read_bytes()).frames == 33
 
 
 def test_generate_makes_one_playable_video(ray_cluster: RayCluster, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
 from orchestrator.engine import Engine, RunAborted, Settled
 from orchestrator.limits import Limits
+from orchestrator.ports import Listener
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from tests.fakes import virtual_time
@@ -45,16 +46,13 @@ def usual(order: Order) -> float:
     return SECONDS[type(order).__name__]
 
 
-class Ledger:
+class Ledger(Listener):
     """A listener that keeps everything it hears."""
 
     def __init__(self) -> None:
         self.done: dict[str, FramelaneError | None] = {}
         self.receipts: list[Receipt] = []
         self.lost: list[str] = []
-
-    def admitted(self, spec: SessionSpec, now: float) -> None:
-        pass
 
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         assert receipt.started >= ready_at

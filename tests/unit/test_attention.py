@@ -103,14 +103,15 @@ class ThreadRank:
 def test_ulysses_is_joint_attention(world: int, heads: int, total: int, keep: int | None) -> None:
     video, text = random(3, total, heads, DIM), random(3, TEXT, heads, DIM, seed=1)
     q, k, v = torch.cat([video, text], dim=1)
-    alone = JointAttention(sdpa, Solo())(q, k, v, Shard(total), keep)
+    alone = JointAttention(sdpa, Solo())(q if keep is None else q[keep:total], k, v, Shard(total), keep)
     shared = ThreadRanks(world)
     results: dict[int, Tensor] = {}
 
     def run(rank: int) -> None:
         shard = Shard(total, rank, world)
         q, k, v = (torch.cat([shard.take(part), words]) for part, words in zip(video, text, strict=True))
-        results[rank] = JointAttention(sdpa, ThreadRank(shared, rank))(q, k, v, shard, keep)
+        asked = q if keep is None else q[shard.local_index(keep) : shard.local]
+        results[rank] = JointAttention(sdpa, ThreadRank(shared, rank))(asked, k, v, shard, keep)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for thread in threads:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gamecraft_core.base.errors import Poisoned, StoreUnavailable
-from gamecraft_core.base.store import Store, open_store
+from gamecraft_core.base.store import Stat, Store, open_store
 from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.commit import commit_session, latents_bytes, put_latents, stage_fragment
 from gamecraft_core.dataset.rows import read_table
@@ -39,6 +39,14 @@ class Watched:
     def get(self, key: str) -> bytes:
         self.before("get", key)
         return self.inner.get(key)
+
+    def stat(self, key: str) -> Stat:
+        self.before("stat", key)
+        return self.inner.stat(key)
+
+    def get_range(self, key: str, start: int, end: int, version: str) -> bytes:
+        self.before("get_range", key)
+        return self.inner.get_range(key, start, end, version)
 
     def put(self, key: str, data: bytes) -> None:
         self.before("put", key)
@@ -87,7 +95,15 @@ def test_given_fragments_spare_the_reading(store: Store) -> None:
     read: list[str] = []
     watched = Watched(store, lambda operation, key: read.append(key) if operation == "get" else None)
     assert commit_session(watched, order, fragments).committed
-    assert read == [layout.commit_key("three")]
+    assert read == []
+
+
+def test_what_lost_lanes_left_is_swept(store: Store) -> None:
+    commit_session(store, staged_order(store, "kept"))
+    kept = set(store.list(""))
+    staged_order(store, "lost")
+    sweep(store)
+    assert set(store.list("")) == kept
 
 
 def test_given_and_staged_fragments_mix(store: Store) -> None:

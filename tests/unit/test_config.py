@@ -14,7 +14,17 @@ from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.ids import digest
 from gamecraft_core.base.store_s3 import S3Options
 from jobs import config
-from jobs.config import RunConfig, fleet_names, identity, load_fleet, load_preset, preset_names, public, resolve
+from jobs.config import (
+    RunConfig,
+    fleet_names,
+    identity,
+    load_fleet,
+    load_preset,
+    preset_names,
+    public,
+    resolve,
+    with_endpoint,
+)
 from tests.fakes.presets import preset_values
 
 Writer = Callable[..., str]
@@ -45,6 +55,26 @@ def test_paths_in_a_preset_are_relative_to_its_file(write: Writer, tmp_path: Pat
     assert preset.text.clip == "/models/clip"
     assert preset.weights.dit == str(tmp_path / "dit")
     assert preset.weights.vae == "s3://bucket/vae"
+
+
+def test_other_relative_paths_are_seen_from_where_the_command_runs(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    path = write(weights={"kind": "files", "dit": "weights/dit.pt", "vae": "~/vae"}, text={"llm": "/models/../llm"})
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", "/home/me")
+    sets = ["text.clip=./clip"]
+    preset = resolve(path, sets=sets).preset
+    assert preset.weights.dit == f"{here}/weights/dit.pt"
+    assert preset.weights.vae == "/home/me/vae"
+    assert (preset.text.llm, preset.text.clip) == ("/llm", f"{here}/clip")
+    assert resolve(path, sets=["weights.dit=s3://bucket/dit"]).preset.weights.dit == "s3://bucket/dit"
+    first = identity(resolve(path, sets=sets))
+    here.rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    assert identity(resolve(path, sets=sets)) == first, "an output does not belong to a working directory"
 
 
 def test_a_resolved_configuration_survives_json(write: Writer) -> None:
@@ -98,6 +128,17 @@ def test_identity_does_not_depend_on_where_the_code_lies(
     monkeypatch.setattr(config, "PRESETS", Path("/elsewhere"))
     assert identity(RunConfig.model_validate(elsewhere)) == first
     assert first["preset"]["text"]["llm"] == "presets:llm"
+
+
+def test_the_endpoint_comes_from_the_environment_unless_it_is_set(write: Writer) -> None:
+    config = resolve(write())
+    environment = {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "http://s3"}
+    assert with_endpoint(config, environment).store.endpoint_url == "http://s3"
+    assert with_endpoint(config, {"AWS_ENDPOINT_URL": "http://all"}).store.endpoint_url == "http://all"
+    assert with_endpoint(config, {}) == config
+    chosen = resolve(write(), sets=["store.endpoint_url=http://mine"])
+    assert with_endpoint(chosen, environment).store.endpoint_url == "http://mine"
+    assert identity(with_endpoint(config, environment)) == identity(config)
 
 
 def test_nothing_public_holds_a_password(write: Writer) -> None:

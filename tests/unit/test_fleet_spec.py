@@ -20,10 +20,9 @@ def test_totals_count_every_process() -> None:
             "decode": {"lanes": 3, "num_gpus": 0.4, "num_cpus": 0},
         }
     )
-    assert fleet.processes == 2 + 1 + 8 + 3 + 3 + 1
-    assert fleet.cpus == 1.0 + 0.1 + 8 + 0.3 + 0 + 0.1
-    assert fleet.gpus == 8 + 1.2
-    assert (fleet.denoise_groups, fleet.max_sp_degree) == (3, 4)
+    once = (1.0 + 0.1 + 8 + 0.3 + 0 + 0.1, 8 + 1.2)
+    assert fleet.reserved() == once
+    assert fleet.reserved(2) == (2 * once[0] - 0.1, 2 * once[1]), "only the writers serve every preset"
 
 
 @pytest.mark.parametrize("name", fleet_names())
@@ -32,8 +31,8 @@ def test_a_shipped_fleet_fits_the_machine_it_is_for(name: str) -> None:
     assert fleet.name == name
     assert fleet.description
     gpus, cpus = (8, 96) if name.startswith("8xa100") else (0, 2)
-    assert fleet.gpus <= gpus
-    assert fleet.cpus <= cpus
+    assert fleet.reserved()[0] <= cpus
+    assert fleet.reserved()[1] <= gpus
 
 
 @pytest.mark.parametrize("name", [name for name in fleet_names() if name.startswith("8xa100")])
@@ -63,6 +62,9 @@ def test_the_demo_has_one_group_of_two_ranks_and_one_of_one() -> None:
         ({"denoise": [{"sp_degree": 0}]}, "greater than or equal to 1"),
         ({"denoise": [{"sp_degree": 2, "num_gpus": 0.5}]}, "share a GPU"),
         ({"denoise": [{"num_gpus": 2}]}, "one GPU"),
+        ({"denoise": [{"sp_degree": 3, "split_guidance": True}]}, "even number of ranks, not 3"),
+        ({"denoise": [{"sp_degree": 8, "ring_degree": 3}]}, "ring_degree 3 does not divide the 8 ranks"),
+        ({"denoise": [{"sp_degree": 4}, {"sp_degree": 4, "split_guidance": True}]}, "sp_degree 4 differ"),
         ({"text": {"lanes": 0}}, "greater than or equal to 1"),
         ({"text": {"num_cpus": 1.5}}, "whole units above 1"),
         ({"decode": {"num_gpus": -1}}, "greater than or equal to 0"),

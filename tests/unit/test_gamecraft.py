@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +13,15 @@ import torch
 from gamecraft_core.base.errors import BadInput
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload
 from gamecraft_core.base.spec import PoseControl
-from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.dit.embed import patchify
+from gamecraft_core.dit.stream import Prompt
+from gamecraft_core.families.gamecraft import ChunkTokens, GameCraftDenoiser, with_history
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.sampling.noise import draw
 from gamecraft_core.timeline.camera import action_rows
 from tests.fakes.tiny_model import LATENT, image_history, order, text, tiny_model, tiny_preset
+
+Call = tuple[DenoiseOrder, TextPayload, FloatArray]
 
 PRESET = tiny_preset()
 MODEL = tiny_model(PRESET)
@@ -129,6 +135,85 @@ def test_sessions_that_interleave_step_by_step_do_not_meet() -> None:
     outer = runner.denoise(*orders[0], on_step=between)
     np.testing.assert_array_equal(outer, alone[0])
     np.testing.assert_array_equal(inner[0], alone[1])
+
+
+def test_sessions_in_lockstep_do_not_meet() -> None:
+    """Two prompts, two schedules that share timesteps, step by step in turn on one runner that kept nothing before."""
+    calls: list[Call] = [
+        (order(steps=4), text(), image_history()),
+        (order(1, "a", steps=2), TextPayload(text(8).positive, text().negative), clip_history(5)),
+        (order(2, "a", steps=4, guidance=3.0), text(8), clip_history(5)),
+    ]
+    alone = [denoiser().denoise(*call) for call in calls]
+    for made, expected in zip(in_lockstep(denoiser(), calls), alone, strict=True):
+        np.testing.assert_array_equal(made, expected)
+
+
+def in_lockstep(runner: GameCraftDenoiser, calls: list[Call]) -> list[FloatArray]:
+    """All calls at once, each in a thread of its own that makes one step and hands on; who is done drops out."""
+    turns = [threading.Semaphore(index == 0) for index in range(len(calls))]
+    running = list(range(len(calls)))
+    results: dict[int, FloatArray] = {}
+
+    def hand_on(index: int, *, leave: bool) -> None:
+        following = running[(running.index(index) + 1) % len(running)]
+        if leave:
+            running.remove(index)
+        turns[following].release()
+
+    def run(index: int) -> None:
+        def on_step(done: int, latents: torch.Tensor) -> None:
+            hand_on(index, leave=False)
+            assert turns[index].acquire(timeout=60)
+
+        assert turns[index].acquire(timeout=60)
+        results[index] = runner.denoise(*calls[index], on_step=on_step)
+        hand_on(index, leave=True)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in running]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    return [results[index] for index in range(len(calls))]
+
+
+def test_a_table_serves_every_chunk_of_its_prompt_and_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[float, ...]] = []
+    make = MODEL.conditions
+
+    def counting(prompt: Prompt, timesteps: Sequence[float], *rest: Any) -> Any:
+        made.append(tuple(timesteps))
+        return make(prompt, timesteps, *rest)
+
+    monkeypatch.setattr(MODEL, "conditions", counting)
+    runner = denoiser()
+    first = runner.denoise(order(), text(), image_history())
+    assert len(made) == 2, "one table for each branch"
+    runner.denoise(order(1, "a"), text(), first)
+    assert len(made) == 2
+    runner.denoise(order(2, steps=4), text(), first)
+    assert [len(timesteps) for timesteps in made] == [3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("history", [image_history(), clip_history(5)])
+def test_patch_tokens_in_parts_are_those_of_the_whole_input(history: FloatArray) -> None:
+    past, latents = torch.from_numpy(history), torch.randn(16, 5, *LATENT)
+    runner, frames = denoiser(), history.shape[1]
+    stream = runner.stream((frames + 5, *LATENT), frames)
+    with torch.inference_mode():
+        parts = ChunkTokens(MODEL, past, torch.zeros_like(latents), stream, PRESET.dit.patch_size)
+        whole = MODEL.img_in(patchify(with_history(past, latents), PRESET.dit.patch_size))
+        for _ in range(2):
+            torch.testing.assert_close(parts.at(latents), whole, atol=2e-6, rtol=0)
+
+
+def test_compiled_blocks_compute_the_same() -> None:
+    model = tiny_model(PRESET)
+    model.compile_blocks(backend="aot_eager")
+    compiled = GameCraftDenoiser(PRESET, model, Solo()).denoise(order(steps=1), text(), image_history())
+    plain = denoiser().denoise(order(steps=1), text(), image_history())
+    np.testing.assert_allclose(compiled, plain, atol=2e-5, rtol=0)
 
 
 def wrong_history(runner: GameCraftDenoiser) -> FloatArray:

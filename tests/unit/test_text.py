@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from gamecraft_core.base.errors import UsageError, WeightsError
+from gamecraft_core.base.messages import FloatArray
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.text import encoders
 from gamecraft_core.text.encoders import TextEncoder
+from gamecraft_core.text.kept import KeptStates
 from gamecraft_core.text.models import build_clip, build_llm
 from gamecraft_core.text.templates import TEMPLATES, template
 from jobs.config import PRESETS, load_preset
@@ -74,17 +75,54 @@ def test_prompts_differ_and_depend_on_nothing_else(preset: Preset, encoder: Text
     assert np.array_equal(first.pooled, again.pooled)
 
 
-def test_the_latest_prompts_are_kept(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "_KEPT_PROMPTS", 2)
-    encoder = TextEncoder(preset, "cpu")
-    first = encoder.encode("one")
+def _counted(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The prompts that really go through the models."""
+    encoded: list[str] = []
+    forward = encoder._llm_states
+
+    def counting(prompt: str) -> FloatArray:
+        encoded.append(prompt)
+        return forward(prompt)
+
+    monkeypatch.setattr(encoder, "_llm_states", counting)
+    return encoded
+
+
+def test_a_prompt_is_encoded_once_however_many_come_between(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TextEncoder(preset, "cpu", KeptStates(memory_bytes=20_000))
+    encoded = _counted(encoder, monkeypatch)
+    prompts = [f"prompt {'x ' * number}" for number in range(12)]
+    first = [encoder.encode(prompt) for prompt in prompts]
+    assert sum(states.states.nbytes for states in first) > 2 * 20_000
+    for _ in range(2):
+        for prompt, states in zip(prompts, first, strict=True):
+            again = encoder.encode(prompt)
+            assert again.states.tobytes() == states.states.tobytes()
+            assert again.states.shape == states.states.shape
+            assert again.pooled.tobytes() == states.pooled.tobytes()
+            assert not again.states.flags.writeable
+    assert encoded == prompts
+
+
+def test_what_is_kept_is_bounded(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TextEncoder(preset, "cpu", KeptStates(memory_bytes=1, file_bytes=1))
+    encoded = _counted(encoder, monkeypatch)
+    for prompt in ("one", "one", "two", "one"):
+        encoder.encode(prompt)
+    assert encoded == ["one", "two", "one"]
+
+
+def test_a_full_disk_only_costs_time(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    encoder = TextEncoder(preset, "cpu", KeptStates(memory_bytes=1))
+    encoded = _counted(encoder, monkeypatch)
+    first = encoder.encode("one").states.tobytes()
     encoder.encode("two")
-    assert encoder.encode("one") is first
-    encoder.encode("three")  # drops "two", the one used longest ago
-    assert encoder.encode("one") is first
-    encoder.encode("two")
-    encoder.encode("three")
-    assert encoder.encode("one") is not first
+    assert encoder.encode("one").states.tobytes() == first
+    assert encoded == ["one", "two", "one"]
 
 
 def test_wrong_crop_is_refused_with_the_right_count(preset: Preset) -> None:

@@ -33,6 +33,20 @@ def test_slices_and_tracks() -> None:
     assert timeline.overlap_ratio() == 0.5
 
 
+def test_slices_of_one_track_never_overlap() -> None:
+    timeline = Timeline()
+    for started, ended in ((0.0, 2.0), (1.0, 3.0), (2.5, 4.0)):
+        timeline.settled(session(), receipt("write", "write-0", started, ended), 0.0, ended)
+    names = {event["tid"]: event["args"]["name"] for event in events(timeline) if event["name"] == "thread_name"}
+    assert [
+        names[e["tid"]] for e in sorted((e for e in events(timeline) if e["ph"] == "X"), key=lambda e: e["ts"])
+    ] == [
+        "write-0",
+        "write-0 (2)",
+        "write-0",
+    ]
+
+
 def test_the_latest_events_are_kept() -> None:
     timeline = Timeline(max_events=3)
     for number in range(9):

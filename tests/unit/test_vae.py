@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.preset import Preset, VaeConfig
 from gamecraft_core.sampling.noise import draw
+from gamecraft_core.vae import layers
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.layers import Attention, CausalConv3d, Scratch, Upsample, affine
 from gamecraft_core.vae.model import CausalVae, down_factors, up_factors
@@ -87,6 +88,18 @@ def test_a_convolution_replicates_its_edges() -> None:
         torch.testing.assert_close(conv(x, Scratch()), conv.conv(padded), atol=1e-5, rtol=0)
 
 
+def test_slabs_activate_what_the_whole_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, norm, x = CausalConv3d(8, 4), torch.nn.GroupNorm(2, 8), torch.randn(1, 8, 7, 6, 5)
+    with torch.inference_mode():
+        whole = conv.activated(x, norm, Scratch())
+        monkeypatch.setattr(layers, "_LARGE", 0)
+        monkeypatch.setattr(layers, "_CACHED", 8 * 6 * 5 * 2)
+        torch.testing.assert_close(conv.activated(x, norm, Scratch()), whole, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            whole, conv(torch.nn.functional.silu(norm(x)), Scratch()), atol=1e-5, rtol=0, msg="norm, SiLU, convolution"
+        )
+
+
 def test_scratch_left_by_a_larger_call_is_not_seen() -> None:
     conv, scratch, x = CausalConv3d(2, 3), Scratch(), torch.randn(1, 2, 2, 3, 3)
     with torch.inference_mode():
@@ -123,7 +136,7 @@ def test_norm_keeps_its_precision_on_many_values() -> None:
     x = (torch.randn(1, 4, 9, 64, 112) + 3).contiguous(memory_format=torch.channels_last_3d)
     exact = torch.nn.functional.group_norm(x.double(), 2, eps=1e-6)
     with torch.inference_mode():
-        scale, shift = affine(norm, x, Scratch())
+        scale, shift = affine(norm, x)
     torch.testing.assert_close((x * scale + shift).double(), exact, atol=3e-6, rtol=0)
 
 
@@ -184,6 +197,36 @@ def test_tiles_change_the_picture() -> None:
     tiled = vae.decode(z)
     vae.tiling = dataclasses.replace(vae.tiling, space=False)
     assert (vae.decode(z) - tiled).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_batched_tiles_give_the_same_picture(batch: int) -> None:
+    """Six columns of one width, a narrower one and rows of two heights, in sample and in batch."""
+    vae, z = _vae(), torch.randn(2, 16, 2, 7, 19)
+    pixels = torch.randn(1, 3, 5, 56, 152)
+    alone = vae.decode(z), *vae.encode(pixels)
+    vae.tiling = dataclasses.replace(vae.tiling, batch=batch)
+    for result, expected in zip((vae.decode(z), *vae.encode(pixels)), alone, strict=True):
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+def test_only_tiles_of_one_shape_share_a_batch() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(x.shape))
+        return x.clone()
+
+    x = torch.randn(1, 2, 1, 8, 26)
+    torch.testing.assert_close(tile_space(x, run, 8, 8, batch=3), x, atol=1e-6, rtol=0)
+    assert shapes == [
+        (3, 2, 1, 8, 8),
+        (1, 2, 1, 8, 8),
+        (1, 2, 1, 8, 2),
+        (3, 2, 1, 2, 8),
+        (1, 2, 1, 2, 8),
+        (1, 2, 1, 2, 2),
+    ]
 
 
 def test_an_image_is_sampled_from_its_seed(tiny: tuple[Preset, VaeCodec]) -> None:

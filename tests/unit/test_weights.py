@@ -14,11 +14,13 @@ from torch import nn
 
 from gamecraft_core.base.errors import WeightsError
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.weights.files import open_safetensors
 from gamecraft_core.weights.fill import allocate, fill
 from gamecraft_core.weights.fingerprint import fingerprint
 from gamecraft_core.weights.loader import load_dit, load_vae
 from gamecraft_core.weights.random_init import drawn, fill_random
-from gamecraft_core.weights.readers import Source, open_dit, open_safetensors, open_vae
+from gamecraft_core.weights.readers import detect_kind, open_dit, open_vae
+from gamecraft_core.weights.source import Source
 from jobs.config import load_preset
 
 
@@ -118,18 +120,30 @@ def test_long_reports_stay_readable() -> None:
         fill(net, Source("empty", {}, net.get_parameter), "weights.dit")
 
 
-def test_a_truncated_pickle_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0.999, 0.5, 0.001, 0])
+def test_a_truncated_pickle_is_named(tmp_path: Path, left: float) -> None:
     file = tmp_path / "x_model_states.pt"
-    torch.save(_states(), file)
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match=r"weights\.dit.*x_model_states\.pt cannot be read"):
+    torch.save({key: torch.randn(200, 200) for key in "ab"}, file)
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * left)])
+    with pytest.raises(WeightsError, match=r"weights\.dit.*x_model_states\.pt is damaged or truncated.*fetch it again"):
         open_dit(str(tmp_path))
 
 
-def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_with_code_is_refused_without_advice_to_trust_it(tmp_path: Path) -> None:
     torch.save({"module": Path("x")}, tmp_path / "x_model_states.pt")
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match=r"x_model_states\.pt holds more than tensors \(pathlib") as caught:
         open_dit(str(tmp_path))
+    assert "weights_only" not in str(caught.value)
+
+
+def test_an_old_pickle_and_a_pointer_are_refused(tmp_path: Path) -> None:
+    old, pointer = tmp_path / "old.pt", tmp_path / "pointer.pt"
+    torch.save(_states(), old, _use_new_zipfile_serialization=False)
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(WeightsError, match=r"old\.pt is not in the zip format.*save it anew"):
+        open_dit(str(old))
+    with pytest.raises(WeightsError, match=r"pointer\.pt is a git-lfs pointer"):
+        open_vae(str(pointer))
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 3}])
@@ -147,20 +161,38 @@ def test_a_truncated_shard_is_named(tmp_path: Path) -> None:
         open_safetensors(tmp_path, "weights.dit")
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a-00003.safetensors"}}))
-    with pytest.raises(WeightsError, match=r"lacks a-00003\.safetensors"):
+def test_a_missing_shard_is_named_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors.index.json").write_text(json.dumps({"weight_map": {"x.y": "a-00003.safetensors"}}))
+    with pytest.raises(
+        WeightsError, match=r"lacks a-00003\.safetensors, where a\.safetensors\.index\.json places x\.y"
+    ):
         open_safetensors(tmp_path, "weights.dit")
 
 
-def test_a_broken_index_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors.index.json").write_text("{")
+def test_a_key_that_is_not_where_the_index_says_is_named(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(2)}, tmp_path / "a.safetensors")
+    index = {"weight_map": {"x": "a.safetensors", "y": "a.safetensors"}}
+    (tmp_path / "a.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match=r"a\.safetensors lacks y"):
+        open_safetensors(tmp_path, "weights.dit")
+
+
+def test_a_key_in_two_files_is_named(tmp_path: Path) -> None:
+    for name in "ab":
+        save_file({"x": torch.ones(2)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(WeightsError, match=r"x is in both .*a\.safetensors and .*b\.safetensors"):
+        open_safetensors(tmp_path, "weights.dit")
+
+
+@pytest.mark.parametrize("index", ["{", "{}", '{"weight_map": {"x": 3}}', '{"weight_map": {"x": "../y"}}', "[]"])
+def test_a_broken_index_is_named(tmp_path: Path, index: str) -> None:
+    (tmp_path / "a.safetensors.index.json").write_text(index)
     with pytest.raises(WeightsError, match=r"a\.safetensors\.index\.json is not"):
         open_safetensors(tmp_path, "weights.dit")
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"), [("s3://bucket/x", "cannot read s3://bucket/x"), ("/nowhere/x", "nothing at /nowhere/x")]
+    ("path", "reason"), [("gs://bucket/x", "cannot read gs://bucket/x"), ("/nowhere/x", "nothing at /nowhere/x")]
 )
 def test_places_that_cannot_be_read(path: str, reason: str) -> None:
     with pytest.raises(WeightsError, match=reason):
@@ -174,6 +206,26 @@ def test_an_empty_folder_and_a_crowded_one(tmp_path: Path) -> None:
         torch.save(_states(), tmp_path / name)
     with pytest.raises(WeightsError, match=r"several: a_model_states\.pt, b_model_states\.pt"):
         open_dit(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "states", "kind"),
+    [
+        ("x_model_states.pt", {"module": {"img_in.proj.weight": 1}}, "dit"),
+        ("renamed.pt", {"img_in.proj.weight": 1}, "dit"),
+        ("pytorch_model.pt", {"state_dict": {"vae.encoder.conv_in.conv.weight": 1}}, "vae"),
+        ("renamed.pt", {"decoder.conv_in.conv.weight": 1}, "vae"),
+        ("shards.safetensors", {"decoder.conv_in.conv.weight": 1}, "vae"),
+    ],
+)
+def test_what_a_checkpoint_is_shows_in_its_keys(tmp_path: Path, name: str, states: Any, kind: str) -> None:
+    def tensors(value: Any) -> Any:
+        return {key: tensors(item) for key, item in value.items()} if isinstance(value, dict) else torch.ones(value)
+
+    (save_file if name.endswith(".safetensors") else torch.save)(tensors(states), tmp_path / name)
+    assert detect_kind(str(tmp_path / name)) == kind
+    if name != "renamed.pt":
+        assert detect_kind(str(tmp_path)) == kind
 
 
 def test_random_weights_depend_on_name_and_seed_only() -> None:
@@ -238,6 +290,8 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
         files = {name: str(place / f"{name}.safetensors") for name in ("dit", "vae")}
         return fingerprint(_preset(kind="files", **files))
 
+    assert of(places[0]) == of(places[1])
+    (places[1] / "notes.json").write_text("{}")  # no reader opens it
     assert of(places[0]) == of(places[1])
     save_file({**states, "0.bias": torch.ones(3)}, places[1] / "dit.safetensors")
     assert of(places[0]) != of(places[1])

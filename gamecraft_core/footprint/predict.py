@@ -1,0 +1,214 @@
+"""How much memory each role of a preset needs, computed from the preset alone.
+
+Weights are counted on a model built without storage. Activations are the most bytes of tensors alive at once while
+the real code runs a chunk at the preset's size on the meta device, where nothing is computed: what a kernel keeps to
+itself, CUDA's context, communication buffers and an allocator's losses come on top. Attention counts as a kernel
+that forms no score matrix (flash_attn, or SDPA's own).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gamecraft_core.attention.ulysses import JointAttention
+from gamecraft_core.base.messages import DenoiseOrder, TextPayload, TextStates
+from gamecraft_core.base.preset import Preset, SamplingConfig, WeightsConfig
+from gamecraft_core.base.spec import ActionControl
+from gamecraft_core.dit.layers import Modulation
+from gamecraft_core.dit.stream import Prompt
+from gamecraft_core.families.gamecraft import SPATIAL_RATIO, GameCraftDenoiser, build_model
+from gamecraft_core.footprint.live_bytes import LiveBytes
+from gamecraft_core.footprint.role import Role
+from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.vae.codec import VaeCodec
+from gamecraft_core.vae.model import CausalVae
+from gamecraft_core.weights.quantise import is_quantised
+
+META = torch.device("meta")
+
+#: How a rank keeps its weights: all in ``runtime.dtype``, with ``runtime.fp8``, or with one of ``runtime.offload``.
+Keeping = Literal["resident", "modulation", "blocks", "fp8"]
+KEEPINGS: tuple[Keeping, ...] = ("resident", "fp8", "modulation", "blocks")
+
+
+def rank_weights(preset: Preset, keeping: Keeping = "resident") -> int:
+    """Bytes of the transformer's weights on the device of a rank; offloaded ones as the two slots of their feed."""
+    model = build_model(preset, META, getattr(torch, preset.runtime.dtype))
+    total = sum(weight.nbytes for weight in model.parameters())
+    if keeping == "resident":
+        return total
+    if keeping == "fp8":
+        # One byte a weight, and a float32 scale a matrix.
+        linears = (part for name, part in model.named_modules() if is_quantised(name))
+        matrices = [part.weight for part in linears if isinstance(part, torch.nn.Linear)]
+        return total - sum(weight.nbytes - weight.numel() - 4 for weight in matrices)
+    modulation, rest = [], []
+    for block in (*model.double_blocks, *model.single_blocks):
+        parts = [part for part in block.modules() if isinstance(part, Modulation)]
+        modulation.append(sum(weight.nbytes for part in parts for weight in part.parameters()))
+        rest.append(sum(weight.nbytes for weight in block.parameters()) - modulation[-1])
+    total -= sum(modulation) - 2 * max(modulation)
+    return total if keeping == "modulation" else total - (sum(rest) - 2 * max(rest))
+
+
+@cache
+def condition_bytes(preset: Preset) -> int:
+    """Bytes of the tables that one session's prompts and schedule make; a rank may keep more of earlier ones."""
+    model = build_model(preset, META, getattr(torch, preset.runtime.dtype))
+    states = _text(preset).positive
+    prompt = Prompt(_on_meta(states.states), _on_meta(states.pooled))
+    with torch.inference_mode():
+        (one,) = model.conditions(prompt, [0.0], formless_attention)
+    return _branches(preset) * preset.sampling.steps * one.nbytes
+
+
+def denoise_activations(preset: Preset, *, continuing: bool, world: int = 1) -> int:
+    """The most bytes that denoising a chunk adds on one of ``world`` ranks that share its sequence."""
+    video, (t, h, w) = preset.video, preset.dit.patch_size
+    new = clip_latents(video.chunk_frames)
+    frames = (new if continuing else 1) + new
+    tokens = frames // t * (video.height // SPATIAL_RATIO // h) * (video.width // SPATIAL_RATIO // w)
+    second_camera = (_branches(preset) - 1) * -(-tokens // world) * preset.dit.hidden_size * 4
+    return _imagined_chunk(_sizes_of(preset), continuing, world) + second_camera + condition_bytes(preset)
+
+
+@cache
+def _imagined_chunk(preset: Preset, continuing: bool, world: int) -> int:
+    """The peak of a model with one block of each kind and a last one: deeper ones repeat it."""
+    depth = {"depth_double_blocks": 1, "depth_single_blocks": min(2, preset.dit.depth_single_blocks)}
+    shallow = preset.model_copy(update={"dit": preset.dit.model_copy(update=depth)})
+    model = build_model(shallow, META, getattr(torch, preset.runtime.dtype))
+    group = Imagined(world)
+    runner = GameCraftDenoiser(shallow, model, group, attend=JointAttention(formless_attention, group))
+    return chunk_peak(runner, preset, continuing=continuing)
+
+
+def chunk_peak(runner: GameCraftDenoiser, preset: Preset, *, continuing: bool) -> int:
+    """Peak of live bytes on ``runner``'s device while it makes the first two steps of an unguided chunk."""
+    video = preset.video
+    new = clip_latents(video.chunk_frames)
+    size = (video.height // SPATIAL_RATIO, video.width // SPATIAL_RATIO)
+    history = np.zeros((preset.vae.latent_channels, new if continuing else 1, *size), np.float32)
+    noise = np.zeros((preset.vae.latent_channels, new, *size), np.float32)
+
+    def stop(done: int, latents: Tensor) -> None:
+        if done == 2:
+            raise _Measured
+
+    with LiveBytes(runner.model.device) as live:
+        try:
+            runner.denoise(_order(preset, index=int(continuing)), _text(preset), history, on_step=stop, noise=noise)
+        except _Measured:
+            return live.peak
+    raise AssertionError("a chunk of three steps ended before its second")
+
+
+def decode_role(preset: Preset) -> Role:
+    """A decode lane: the whole VAE, and one chunk decoded with the preset's tiling to 8-bit frames."""
+    return Role(_vae_weights(preset), _imagined_decode(_sizes_of(preset)))
+
+
+def encode_role(preset: Preset) -> Role:
+    """An encode lane: the whole VAE, and one clip of a chunk's length encoded with the preset's tiling."""
+    return Role(_vae_weights(preset), _imagined_encode(_sizes_of(preset)))
+
+
+@cache
+def _imagined_decode(preset: Preset) -> int:
+    codec, video = VaeCodec(preset, _vae(preset), META), preset.video
+    shape = (clip_latents(video.chunk_frames), video.height // SPATIAL_RATIO, video.width // SPATIAL_RATIO)
+    latents = np.zeros((preset.vae.latent_channels, *shape), np.float32)
+    with LiveBytes(META) as live, torch.inference_mode():
+        codec.decode_float(latents).mul_(255.0).to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    return live.peak
+
+
+@cache
+def _imagined_encode(preset: Preset) -> int:
+    vae, video = _vae(preset), preset.video
+    with LiveBytes(META) as live, torch.inference_mode():
+        pixels = torch.empty(1, 3, video.chunk_frames, video.height, video.width, device=META)
+        vae.encode(pixels.to(getattr(torch, preset.runtime.vae_dtype)))
+    return live.peak
+
+
+class Imagined:
+    """Rank 0 of a group that is not there: what would arrive has the right shape and no values."""
+
+    rank = 0
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+
+    def all_to_all(self, parts: Tensor) -> Tensor:
+        return torch.empty_like(parts.contiguous()) if self.world > 1 else parts
+
+    def all_gather(self, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        return rows.new_empty((self.world * len(rows), *rows.shape[1:])) if self.world > 1 else rows
+
+
+def formless_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What an attention kernel allocates: its answer and, while it runs, a float32 number a row and head."""
+    q.new_empty(q.shape[:2], dtype=torch.float32)
+    return q.new_empty(q.shape)
+
+
+class _Measured(Exception):
+    """Ends a chunk whose peak has been met."""
+
+
+def _sizes_of(preset: Preset) -> Preset:
+    """``preset`` without what shapes no tensor of a traced chunk, so that presets of one size are traced once."""
+    plain = {
+        "name": "any",
+        "description": "",
+        "weights": WeightsConfig(kind="random"),
+        "sampling": SamplingConfig(steps=3, guidance=1.0, shift=preset.sampling.shift),
+        "runtime": preset.runtime.model_copy(update={"compile": False}),
+    }
+    return preset.model_copy(update=plain)
+
+
+def _branches(preset: Preset) -> int:
+    return 2 if preset.sampling.guidance > 1 else 1
+
+
+def _order(preset: Preset, index: int) -> DenoiseOrder:
+    return DenoiseOrder(
+        session_id="footprint",
+        index=index,
+        control=ActionControl("w", preset.control.default_speed),
+        seed=0,
+        steps=3,
+        guidance=1.0,
+        shift=preset.sampling.shift,
+        height=preset.video.height,
+        width=preset.video.width,
+        chunk_frames=preset.video.chunk_frames,
+    )
+
+
+def _text(preset: Preset) -> TextPayload:
+    """A prompt of the greatest length."""
+    states = np.zeros((preset.text.max_tokens, preset.dit.text_states_dim), np.float32)
+    return TextPayload(TextStates(states, np.zeros(preset.dit.text_states_dim_2, np.float32)))
+
+
+def _on_meta(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    return torch.tensor(array, device=META)
+
+
+def _vae(preset: Preset) -> CausalVae:
+    with META:
+        vae = CausalVae(preset.vae)
+    return vae.to(getattr(torch, preset.runtime.vae_dtype)).eval().requires_grad_(False)
+
+
+def _vae_weights(preset: Preset) -> int:
+    return sum(weight.nbytes for weight in _vae(preset).parameters())

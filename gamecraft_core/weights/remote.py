@@ -1,0 +1,61 @@
+"""Checkpoints on S3: the files that a reader will open, copied to this machine once and then mapped like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gamecraft_core.base.errors import UsageError, WeightsError
+from gamecraft_core.base.input_cache import InputCache
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.store import open_store
+from gamecraft_core.weights.readers import Pick, pick_dit, pick_text, pick_vae
+
+#: The places a preset names, and what is read of a folder there.
+_PLACES: dict[str, Pick] = {
+    "weights.dit": pick_dit,
+    "weights.vae": pick_vae,
+    "text.llm": pick_text,
+    "text.clip": pick_text,
+}
+
+
+def localised(preset: Preset, options: Mapping[str, Any], *fields: str) -> Preset:
+    """``preset`` with local paths for its S3 places (those called ``fields``; by default all that will be read)."""
+    for field in fields or _PLACES:
+        group, key = field.split(".")
+        section = getattr(preset, group)
+        uri = getattr(section, key)
+        read = group == "text" or preset.weights.kind == "files"
+        if read and str(uri).startswith("s3://"):
+            path = str(fetched(uri, field, _PLACES[field], options))
+            preset = preset.model_copy(update={group: section.model_copy(update={key: path})})
+    return preset
+
+
+def fetched(uri: str, field: str, pick: Pick, options: Mapping[str, Any] | None = None) -> Path:
+    """A local path with the file, or with the picked files of the folder, at ``uri``. Folders are not entered."""
+    try:
+        return _fetched(uri.rstrip("/"), field, pick, options or {})
+    except UsageError as error:
+        if error.field:
+            raise
+        raise WeightsError(error.message, field=field, remedy=error.remedy) from error
+
+
+def _fetched(uri: str, field: str, pick: Pick, options: Mapping[str, Any]) -> Path:
+    cache = InputCache()
+    endpoint = str(options.get("endpoint_url") or "")
+    parent, _, name = uri.rpartition("/")
+    if not parent.endswith("/"):
+        store = open_store(parent, options)
+        try:
+            return cache.fetch(store, {name: store.stat(name)}, endpoint) / name
+        except FileNotFoundError:
+            pass  # not a file: a folder, or nothing
+    store = open_store(uri, options)
+    chosen = pick(key for key in store.list("") if "/" not in key)
+    if not chosen:
+        raise WeightsError(f"there is no checkpoint at {uri}", field=field, remedy="correct the URI")
+    return cache.fetch(store, {key: store.stat(key) for key in chosen}, endpoint)

@@ -1,0 +1,119 @@
+"""The part of a run that needs a cluster: fleet up, engine through, fleet down; and how signals end it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gamecraft_core.base.messages import STAGES, Provenance, Stage
+from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.store import Store
+from gamecraft_core.base.version import code_version
+from jobs.config import RunConfig
+from jobs.finish import Report
+from jobs.metrics_server import serve_metrics
+from jobs.progress import Progress
+from orchestrator.board import Board
+from orchestrator.engine import Engine, Settled
+from orchestrator.manifest.manifest import Survey
+from orchestrator.metrics import Metrics
+from orchestrator.ports import Lane, Listener
+from orchestrator.scheduler import Scheduler
+from orchestrator.shard_book import ShardBook
+from orchestrator.timeline import Timeline
+
+log = logging.getLogger("framelane.run")
+
+
+class Stopper:
+    """The first SIGTERM or SIGINT ends the run in order, whatever it is doing; the second interrupts it.
+
+    While the fleet starts there is nothing to finish, so the work is cancelled; once there is an engine it is stopped.
+    """
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self._work = asyncio.current_task()
+
+    def listen(self) -> None:
+        """Take the signals over. To be called after Ray has connected: it installs handlers of its own."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        log.warning("%s: finishing what runs; a second one ends at once", number.name)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(each)
+            signal.signal(each, signal.default_int_handler)
+        if self.engine is not None:
+            self.engine.stop()
+        elif self._work is not None:
+            self._work.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Everything that the engine is put together from."""
+
+    config: RunConfig
+    address: str | None
+    metrics_port: int
+    store: Store
+    survey: Survey
+    shards: ShardBook
+    report: Report
+    timeline: Timeline
+
+    async def on_cluster(self, rows: Iterator[SessionSpec | Settled]) -> bool:
+        """Start the fleet, run the engine on it, take it down. True when every row settled."""
+        from actors import fleet
+        from actors.cluster import connected
+
+        presets = list(self.config.presets.values())
+        with connected(self.config.fleet, len(presets), self.address):
+            stopper = Stopper()
+            stopper.listen()
+            started = await fleet.start(self.config.fleet, presets, self.store.root, self.config.store.model_dump())
+            try:
+                return await self._run(started.lanes, started.facts, rows, stopper)
+            finally:
+                started.close()
+
+    async def _run(
+        self,
+        lanes: Sequence[Lane],
+        facts: Mapping[str, Mapping[str, str]],
+        rows: Iterator[SessionSpec | Settled],
+        stopper: Stopper,
+    ) -> bool:
+        limits, output = self.config.limits, self.config.output
+
+        def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
+            return Provenance(
+                preset=spec.preset,
+                code_version=code_version(),
+                steps=spec.steps,
+                guidance=spec.guidance,
+                shift=spec.shift,
+                sp_degree=sp_degree,
+                **facts[spec.preset],
+            )
+
+        board = Board(limits, provenance, keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves)
+        scheduler = Scheduler(limits, lambda: board.payload_bytes)
+        counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
+        metrics = Metrics(counts, scheduler.waiting, time.time())
+        metrics.refused(self.survey.bad)
+        progress = Progress(self.survey, lambda: self.report.before, counts, scheduler.busy)
+        listeners: list[Listener] = [self.report, self.timeline, metrics, progress]
+        engine = Engine(lanes, board, scheduler, limits, self.shards, listeners, time.time)
+        stopper.engine = engine
+        with serve_metrics(metrics.registry, self.metrics_port) as url, progress:
+            log.info("metrics at %s", url)
+            self.report.begin(self.store, url)
+            return await engine.run(rows)
