@@ -1,11 +1,13 @@
-"""The write lane: small results into the store. It holds nothing; every order can be repeated.
+"""The write lane: small results into the store. Every order can be repeated, on any lane.
 
-Several orders are inside at once, each on a thread of its own: most of the time they wait for the store.
+Several orders are inside at once, each on a thread of its own: most of the time they wait for the store. What a lane
+staged lately it remembers, to spare a commit the reading; nothing depends on that.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +24,31 @@ from gamecraft_core.base.messages import (
 )
 from gamecraft_core.base.store import open_store
 
+_REMEMBERED_BYTES = 256 << 20
+
+
+class _Remembered:
+    """The fragments staged last, by key, within a number of bytes. Safe between threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._of: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: str, data: bytes) -> None:
+        with self._lock:
+            self._left += len(self._of.pop(key, b"")) - len(data)
+            self._of[key] = data
+            while self._left < 0:
+                self._left += len(self._of.pop(next(iter(self._of))))
+
+    def take(self, key: str) -> bytes | None:
+        """The fragment, which is then forgotten; None where it is not known."""
+        with self._lock:
+            data = self._of.pop(key, None)
+            self._left += len(data or b"")
+        return data
+
 
 class WriteActor(Role):
     """Stages fragments, commits sessions, records failures and publishes shards under one output root."""
@@ -29,6 +56,7 @@ class WriteActor(Role):
     def __init__(self, lane: str, root: str, store_options: Mapping[str, Any]) -> None:
         super().__init__("write", lane)
         self._store = open_store(root, store_options)
+        self._staged = _Remembered(_REMEMBERED_BYTES)
 
     def warm(self) -> dict[str, Any]:
         """Load what the first order would otherwise wait for, and see that the store answers."""
@@ -53,6 +81,7 @@ class WriteActor(Role):
         from gamecraft_core.dataset.commit import put_latents, stage_fragment
 
         staged = stage_fragment(self._store, order.session_id, order.index, fragment)
+        self._staged.add(staged.key, fragment.data)
         facts = {"fragment_key": staged.key, "fragment_sha256": staged.sha256, "bytes": staged.size}
         if latents is not None:
             kept = put_latents(self._store, order.session_id, order.index, latents)
@@ -62,7 +91,8 @@ class WriteActor(Role):
     def _commit(self, order: CommitOrder) -> tuple[bytes, dict[str, Any]]:
         from gamecraft_core.dataset.commit import commit_session
 
-        result = commit_session(self._store, order)
+        fragments = [self._staged.take(chunk.fragment_key) for chunk in order.chunks]
+        result = commit_session(self._store, order, fragments)
         return result.row, {"bytes": result.video_bytes + len(result.row), "committed": result.committed}
 
     def _fail(self, order: FailOrder) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import claim, layout
+from gamecraft_core.dataset.commit import sweep
 from gamecraft_core.dataset.errors_table import ErrorRow, write_errors
 from jobs.exits import Exit
 from jobs.progress import Before
@@ -90,6 +91,8 @@ class Report(Listener):
         sheet = _contact_sheet(store)
         if sheet is not None:
             store.put(layout.CONTACT_SHEET, sheet)
+        if finished:
+            sweep(store)
         counts = self._counts(timeline.overlap_ratio())
         claim.finish(store, self._record | {"status": "finished" if finished else "stopped", "counts": counts})
 

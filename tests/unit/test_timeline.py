@@ -38,13 +38,8 @@ def test_slices_of_one_track_never_overlap() -> None:
     for started, ended in ((0.0, 2.0), (1.0, 3.0), (2.5, 4.0)):
         timeline.settled(session(), receipt("write", "write-0", started, ended), 0.0, ended)
     names = {event["tid"]: event["args"]["name"] for event in events(timeline) if event["name"] == "thread_name"}
-    assert [
-        names[e["tid"]] for e in sorted((e for e in events(timeline) if e["ph"] == "X"), key=lambda e: e["ts"])
-    ] == [
-        "write-0",
-        "write-0 (2)",
-        "write-0",
-    ]
+    slices = sorted((e["ts"], names[e["tid"]]) for e in events(timeline) if e["ph"] == "X")
+    assert [track for _, track in slices] == ["write-0", "write-0 (2)", "write-0"]
 
 
 def test_the_latest_events_are_kept() -> None:

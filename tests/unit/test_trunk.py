@@ -76,6 +76,13 @@ def test_heads_are_normed_then_rotated() -> None:
     assert v.transpose(0, 1).is_contiguous(), "a head's rows lie together"
 
 
+def test_a_rank_may_hold_none_of_the_rows() -> None:
+    norm, table = RMSNorm(8).requires_grad_(False), rope_table((5, 1, 1), (4, 2, 2), 256.0)
+    (q,) = heads_of(torch.zeros(0, 16), 1, 2, (norm,), table[5:])
+    assert q.shape == (0, 2, 8)
+    assert Linear(16, 4).requires_grad_(False).gelu(torch.zeros(0, 16)).shape == (0, 4)
+
+
 def test_heads_of_half_precision_round_once() -> None:
     features = torch.randn(5, 3 * 2 * 8).bfloat16()
     norm, table = RMSNorm(8).requires_grad_(False), rope_table((5, 1, 1), (4, 2, 2), 256.0)
