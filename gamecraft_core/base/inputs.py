@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -46,12 +46,17 @@ def read_bytes(
 
 
 def local_copy(
-    uri: str, options: Mapping[str, Any] | None = None, *, field: str = "", cache: InputCache | None = None
+    uri: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    field: str = "",
+    pick: Callable[[Iterable[str]], Sequence[str]] = list,
+    cache: InputCache | None = None,
 ) -> Path:
     """A path on this machine with the content of the file or folder ``uri``; local ones are returned as they are.
 
-    Remote ones are fetched into ``cache`` (default: the user's), once for each content. UsageError naming ``field``
-    where there is nothing at ``uri``.
+    Remote ones are fetched into ``cache`` (default: the user's), once for each content; of a folder, the files that
+    ``pick`` chooses among its keys. UsageError naming ``field`` where there is nothing at ``uri``.
     """
     if scheme_of(uri) == "file":
         return local_path(uri)
@@ -66,18 +71,19 @@ def local_copy(
     except FileNotFoundError:
         pass
     store = open_store(uri, options)
-    keys = _keys(store, uri, field)
+    keys = _keys(store, uri, field, pick)
     with ThreadPoolExecutor(_THREADS) as threads:
         return cache.fetch(store, dict(zip(keys, threads.map(store.stat, keys), strict=True)), endpoint)
 
 
-def _keys(store: Store, uri: str, field: str) -> list[str]:
+def _keys(store: Store, uri: str, field: str, pick: Callable[[Iterable[str]], Sequence[str]]) -> Sequence[str]:
     # A key that ends in a slash is an empty object by which some tools mark a folder.
-    keys = list(islice((key for key in store.list("") if not key.endswith("/")), MAX_FILES + 1))
-    if not keys:
-        raise UsageError(f"there is nothing at {uri}", field=field, remedy="correct the path")
-    if len(keys) > MAX_FILES:
+    found = list(islice((key for key in store.list("") if not key.endswith("/")), MAX_FILES + 1))
+    if len(found) > MAX_FILES:
         raise UsageError(f"{uri} holds more than {MAX_FILES} files", field=field, remedy="name the folder itself")
+    keys = pick(found)
+    if not keys:
+        raise UsageError(f"there is nothing to read at {uri}", field=field, remedy="correct the URI")
     return keys
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gamecraft_core.base.errors import UsageError, WeightsError
-from gamecraft_core.base.input_cache import InputCache
+from gamecraft_core.base.inputs import local_copy
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.base.store import open_store
 from gamecraft_core.weights.readers import Pick, pick_dit, pick_text, pick_vae
 
 #: The places a preset names, and what is read of a folder there.
@@ -37,25 +36,6 @@ def localised(preset: Preset, options: Mapping[str, Any], *fields: str) -> Prese
 def fetched(uri: str, field: str, pick: Pick, options: Mapping[str, Any] | None = None) -> Path:
     """A local path with the file, or with the picked files of the folder, at ``uri``. Folders are not entered."""
     try:
-        return _fetched(uri.rstrip("/"), field, pick, options or {})
+        return local_copy(uri, options, field=field, pick=lambda keys: pick(key for key in keys if "/" not in key))
     except UsageError as error:
-        if error.field:
-            raise
-        raise WeightsError(error.message, field=field, remedy=error.remedy) from error
-
-
-def _fetched(uri: str, field: str, pick: Pick, options: Mapping[str, Any]) -> Path:
-    cache = InputCache()
-    endpoint = str(options.get("endpoint_url") or "")
-    parent, _, name = uri.rpartition("/")
-    if not parent.endswith("/"):
-        store = open_store(parent, options)
-        try:
-            return cache.fetch(store, {name: store.stat(name)}, endpoint) / name
-        except FileNotFoundError:
-            pass  # not a file: a folder, or nothing
-    store = open_store(uri, options)
-    chosen = pick(key for key in store.list("") if "/" not in key)
-    if not chosen:
-        raise WeightsError(f"there is no checkpoint at {uri}", field=field, remedy="correct the URI")
-    return cache.fetch(store, {key: store.stat(key) for key in chosen}, endpoint)
+        raise WeightsError(error.message, field=error.field or field, remedy=error.remedy) from error

@@ -1,7 +1,8 @@
 """What writing to S3 costs a job: 200 sessions to a server 20 ms away, against the same job to a local folder.
 
 The makespan is the time from the fleet being ready to the last closing file being stored. The two kinds of run take
-turns, so that a machine that slows down slows both. ``writing_cost`` is (S3 - folder) / folder, pair by pair.
+turns, and ``writing_cost`` is (S3 - folder) / folder of the best of each: what else the machine does only adds. The S3
+server and the proxy run on this machine too, so their share of its cores counts as cost of writing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -61,11 +61,10 @@ def main() -> int:
         for number in range(PAIRS):
             local.append(_makespan(manifest, str(folder / f"out-{number}")))
             remote.append(_makespan(manifest, started.new_root(), "--set", f"store.endpoint_url={proxy.url}"))
-    costs = [(far - near) / near for near, far in zip(local, remote, strict=True)]
     bench.figure("makespan_folder", local, "s")
     bench.figure("makespan_s3", remote, "s")
-    bench.figure("sessions_per_second_s3", SESSIONS / statistics.median(remote), "1/s", better="higher")
-    bench.figure("writing_cost", costs, "1", goal=GOAL)
+    bench.figure("sessions_per_second_s3", SESSIONS / min(remote), "1/s", better="higher")
+    bench.figure("writing_cost", min(remote) / min(local) - 1, "1", goal=GOAL)
     return bench.finish()
 
 

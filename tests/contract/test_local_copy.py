@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,18 @@ def test_a_single_file_keeps_its_name(store: Store, options: dict[str, Any], cac
     assert path.read_bytes() == files["model/model-00001.safetensors"]
 
 
+def test_of_a_folder_only_what_is_picked(store: Store, options: dict[str, Any], cache: InputCache) -> None:
+    files = checkpoint(store)
+
+    def pick(keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if key.endswith(".json")]
+
+    folder = local_copy(f"{store.root}/model", options, pick=pick, cache=cache)
+    assert contents(folder) == {"config.json": files["model/config.json"]}
+    with pytest.raises(UsageError, match="nothing to read"):
+        local_copy(f"{store.root}/model", options, pick=lambda keys: [], cache=cache)
+
+
 def test_new_content_is_a_new_copy(store: Store, options: dict[str, Any], cache: InputCache) -> None:
     checkpoint(store)
     old = local_copy(f"{store.root}/model", options, cache=cache)
@@ -146,7 +158,7 @@ def test_the_cache_is_bounded_and_evicts_what_was_used_longest_ago(
 def test_nothing_there(
     store: Store, options: dict[str, Any], cache: InputCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match=r"weights\.dit: there is nothing at s3://"):
+    with pytest.raises(UsageError, match=r"weights\.dit: there is nothing to read at s3://"):
         local_copy(f"{store.root}/nowhere", options, field="weights.dit", cache=cache)
     monkeypatch.setattr(inputs, "MAX_FILES", 3)
     checkpoint(store)

@@ -147,11 +147,11 @@ def _saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({}, "there is no checkpoint at"),
+        ({}, "there is nothing to read at"),
         ({"a_model_states.pt": b"x", "b_model_states.pt": b"x"}, "several: a_model_states.pt, b_model_states.pt"),
         ({"m.safetensors.index.json": {"weight_map": {"x": "m-1.safetensors"}}}, "lacks m-1.safetensors"),
         ({"m.safetensors": b"cut"}, "m.safetensors is damaged or truncated"),
-        ({UNFINISHED: b"{}"}, "there is no checkpoint at"),
+        ({UNFINISHED: b"{}"}, "there is nothing to read at"),
     ],
 )
 def test_what_is_wrong_there_is_named(root: str, files: dict[str, Any], reason: str) -> None:
