@@ -10,7 +10,6 @@ from jobs.progress import Before, Progress
 from orchestrator.manifest.manifest import Survey
 from tests.fakes.sessions import session
 
-
 NOTHING = Before(0, 0, 0)
 
 
