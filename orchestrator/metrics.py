@@ -231,7 +231,8 @@ class Metrics(Listener):
         used.setdefault(receipt.lane, _LaneUse()).add(receipt)
         self._metrics.gauge("lane_memory_bytes", stage).set(max(use.memory for use in used.values()))
         busy = sum(use.busy for use in used.values())
-        self._metrics.gauge("lane_busy_ratio", stage).set(busy / (self._wall() * max(len(used), self._lanes.get(stage, 0))))
+        lanes = max(len(used), self._lanes.get(stage, 0))
+        self._metrics.gauge("lane_busy_ratio", stage).set(busy / (lanes * self._wall()))
         if stage in self._recent:
             self._recent[stage].append((receipt.started, receipt.ended))
             ratio = overlap_ratio(self._recent["decode"], self._recent["denoise"])

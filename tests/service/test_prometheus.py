@@ -126,8 +126,9 @@ def endpoint(log: Iterable[str]) -> str:
 @pytest.mark.ray
 def test_a_real_prometheus_scrapes_a_job_while_it_runs(ray_cluster: RayCluster, tmp_path: Path) -> None:
     program("prometheus")
-    rows = [row(f"session-{number}", "w d s*4", seed=number) for number in range(5)]
-    rows.insert(2, row("bad", "jump"))
+    # the first commits soon, the others go on long enough for that to be scraped
+    rows = [row("session-0", "w d"), row("bad", "jump")]
+    rows += [row(f"session-{number}", "w d s*18", seed=number) for number in range(1, 4)]
     out = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", "laptop"]
     command += ["--manifest", str(manifest(tmp_path, rows)), "--out", str(out), "--metrics-port", "0"]
