@@ -15,6 +15,7 @@ from gamecraft_core.base.spec import SessionSpec
 from orchestrator import orders, policy
 from orchestrator.limits import Limits
 from orchestrator.ports import Ref
+from orchestrator.prompts import Prompts
 from orchestrator.tasks import Chunk, Kind, Need, Session, Task
 
 ProvenanceOf = Callable[[SessionSpec, int], Provenance]
@@ -31,15 +32,17 @@ class Board:
         self._keep_latents = keep_latents
         self._allow_sp_moves = allow_sp_moves
         self._admitted = 0
+        self._prompts = Prompts(limits.max_kept_prompts)
         self.active: dict[str, Session] = {}
         self.payload_bytes = 0
 
     def admit(self, spec: SessionSpec, base: float, now: float) -> list[Task]:
-        """Take a session in; its text and its start are ready to be encoded at once."""
+        """Take a session in: its start is ready to be encoded at once, and its prompt unless another's is the same."""
         self._admitted += 1
         session = Session(spec=spec, number=self._admitted, base=base)
         self.active[spec.session_id] = session
-        return [self._task("text", session, 0, now), self._task("encode", session, 0, now)]
+        kinds: tuple[Kind, ...] = ("text", "encode") if self._prompts.ask(session) else ("encode",)
+        return [self._task(kind, session, 0, now) for kind in kinds]
 
     def order(self, task: Task) -> tuple[Order, tuple[Ref, ...]]:
         """The order for ``task`` and the payloads that travel with it."""
@@ -69,7 +72,11 @@ class Board:
     def settle(self, task: Task, receipt: Receipt, ref: Ref, sp_degree: int, now: float) -> list[Task]:
         """Record what ``task`` brought and return the tasks that are ready because of it."""
         session = task.session
-        if session is None or session.state == "done":
+        if session is None:
+            return []
+        if task.kind == "text":
+            return self._encoded(session, receipt, ref, max(0.0, receipt.started - task.ready_at), now)
+        if session.state == "done":
             return []
         if task.kind == "fail":
             self._end(session)
@@ -78,10 +85,6 @@ class Board:
             return []
         queued = max(0.0, receipt.started - task.ready_at)
         match task.kind:
-            case "text":
-                session.text, session.text_receipt = ref, receipt
-                session.start_queue_seconds += queued
-                self._hold(session, "text", receipt)
             case "encode":
                 session.history, session.encode_receipt = ref, receipt
                 session.start_queue_seconds += queued
@@ -113,16 +116,21 @@ class Board:
             reason=error.message,
             remedy=error.remedy,
         )
-        return [
-            Task(
-                kind="fail",
-                need=("write", None, None),
-                rank=policy.rank(session, task.index),
-                ready_at=now,
-                session=session,
-                order=order,
-            )
-        ]
+        failure = Task(
+            kind="fail",
+            need=("write", None, None),
+            rank=policy.rank(session, task.index),
+            ready_at=now,
+            session=session,
+            order=order,
+        )
+        heir = self._prompts.give_up(session)
+        return [failure, self._task("text", heir, 0, now)] if heir else [failure]
+
+    def _encoded(self, session: Session, receipt: Receipt, ref: Ref, queued: float, now: float) -> list[Task]:
+        session.text_receipt = receipt
+        session.start_queue_seconds += queued
+        return [task for each in self._prompts.encoded(session, ref) for task in self._release_denoise(each, now)]
 
     def _denoised(
         self, session: Session, index: int, receipt: Receipt, ref: Ref, sp_degree: int, queued: float, now: float

@@ -19,4 +19,5 @@ class Limits(Strict):
     max_undecoded: int = Field(default=256, ge=1, description="over all sessions")
     max_unwritten: int = Field(default=256, ge=1, description="fragments decoded or being decoded, not yet stored")
     max_payload_bytes: int = Field(default=4 << 30, ge=1, description="latents, text states and fragments held in Ray")
+    max_kept_prompts: int = Field(default=256, ge=1, description="encoded prompts kept for sessions to come")
     max_attempts: int = Field(default=3, ge=1, description="tries of one task when lanes are lost")

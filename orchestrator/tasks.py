@@ -32,7 +32,8 @@ class Session:
     """One session under way. Only the board changes it.
 
     ``history`` is what the next denoise continues from: the encoded start, then each chunk's own latents.
-    ``undecoded`` counts chunks from the release of their denoise to the settling of their decode.
+    ``text_receipt`` is there where this session's own task encoded its prompt. ``undecoded`` counts chunks from the
+    release of their denoise to the settling of their decode.
     """
 
     spec: SessionSpec
@@ -40,6 +41,7 @@ class Session:
     base: float
     state: Literal["active", "failed", "done"] = "active"
     text: Ref = None
+    text_ready: bool = False
     history: Ref = None
     text_receipt: Receipt | None = None
     encode_receipt: Receipt | None = None
@@ -59,7 +61,7 @@ class Session:
         """The next chunk's inputs are there and no earlier chunk is waiting for, or in, its denoise."""
         return (
             self.state == "active"
-            and self.text_receipt is not None
+            and self.text_ready
             and self.encode_receipt is not None
             and self.released == self.denoised
             and self.released < self.spec.num_chunks

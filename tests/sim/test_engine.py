@@ -13,11 +13,13 @@ from gamecraft_core.base.messages import (
     CommitOrder,
     DecodeOrder,
     DenoiseOrder,
+    EncodeOrder,
     FailOrder,
     Order,
     PublishOrder,
     Receipt,
     Stage,
+    TextOrder,
 )
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
@@ -203,6 +205,28 @@ def test_a_bad_session_fails_alone_and_durably() -> None:
     assert {name for name, error in world.ledger.done.items() if error} == {"s1"}
     (order, _, _) = world.logged(FailOrder)[0]
     assert (order.field, order.row, order.remedy) == ("image", 2, "give a PNG")
+
+
+def test_equal_prompts_are_encoded_once() -> None:
+    rows = [session(f"s{number}", row=number + 1) for number in range(3)]
+    rows.append(session("guided", row=4, guidance=2.0))
+    rows.append(session("other", row=5, prompt="a forest"))
+    world = World()
+    assert world.run(rows, Limits(max_sessions=2))
+    assert [o.session_id for o, _, _ in world.logged(TextOrder)] == ["s0", "guided", "other"]
+    timed = {o.session_id: o.chunks[0].timings["text"] for o, _, _ in world.logged(CommitOrder)}
+    assert timed == {"s0": 0.5, "s1": None, "s2": None, "guided": 0.5, "other": 0.5}
+
+
+def test_who_waits_for_a_prompt_is_served_when_its_owner_fails() -> None:
+    def behaviour(order: Order) -> float | FramelaneError:
+        if isinstance(order, EncodeOrder) and order.session_id == "s0":
+            return BadInput("not an image", field="image")
+        return 9.0 if isinstance(order, TextOrder) else usual(order)
+
+    world = World(behaviour)
+    assert world.run([session(f"s{number}", row=number + 1) for number in range(3)])
+    assert {name for name, error in world.ledger.done.items() if error} == {"s0"}
 
 
 def test_a_lost_lane_costs_its_chunk_one_more_try() -> None:

@@ -84,8 +84,8 @@ def test_one_session_of_two_chunks_by_hand() -> None:
 
 def test_waiting_for_a_lane_is_the_queue_stage() -> None:
     metrics = run([session("a", chunks=1, row=1), session("b", chunks=1, row=2)])
-    # b waits: 0.5 for text, 1 for encode, 1 + 4 - 2 for denoise; its decode and write find their lanes free
-    assert value(metrics, "chunk_stage_seconds_sum", stage="queue") == 0.5 + 1.0 + 3.0
+    # b waits: 1 for encode, 1 + 4 - 2 for denoise; a's prompt is its own, its decode and write find their lanes free
+    assert value(metrics, "chunk_stage_seconds_sum", stage="queue") == 1.0 + 3.0
 
 
 def faulty(order: Order) -> float | FramelaneError:
