@@ -30,6 +30,22 @@ class ActionControl:
 
 
 @dataclass(frozen=True, slots=True)
+class MotionControl:
+    """Several keys held together for a whole chunk, and the mouse.
+
+    ``keys`` are (action, speed) pairs as in ActionControl; ``mouse`` is degrees a chunk (right +, up +). The camera
+    goes straight along the sum of the moves, in the axes it starts with, while it turns by the sum of the turns.
+    """
+
+    keys: tuple[tuple[str, float], ...]
+    mouse: tuple[float, float] = (0.0, 0.0)
+
+    def describe(self) -> dict[str, Any]:
+        keys = [{"action": action, "speed": speed} for action, speed in self.keys]
+        return {"keys": keys, "mouse": list(self.mouse)}
+
+
+@dataclass(frozen=True, slots=True)
 class PoseControl:
     """A given camera path: ``rows`` are the file's rows of 19 numbers, at least one per new pixel frame."""
 
@@ -40,7 +56,7 @@ class PoseControl:
         return {"poses": self.path}
 
 
-Control = ActionControl | PoseControl
+Control = ActionControl | MotionControl | PoseControl
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,18 @@ VIDEO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 TIMINGS = pa.struct([(stage, pa.float64()) for stage in ("queue", *STAGES)])
 
-#: An action with its speed, or the path of a pose file.
-CONTROL = pa.struct([("action", pa.string()), ("speed", pa.float64()), ("poses", pa.string())])
+_KEY = pa.struct([("action", pa.string()), ("speed", pa.float64())])
+
+#: An action with its speed, or the path of a pose file, or several keys with the mouse; the others are null.
+CONTROL = pa.struct(
+    [
+        ("action", pa.string()),
+        ("speed", pa.float64()),
+        ("poses", pa.string()),
+        ("keys", pa.list_(_KEY)),
+        ("mouse", pa.list_(pa.float64())),
+    ]
+)
 
 CHUNK = pa.struct(
     [

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.spec import ActionControl, Control
+from gamecraft_core.base.spec import ActionControl, Control, MotionControl, PoseControl
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -31,26 +31,41 @@ _TURNS = {"left_rot": (-1.0, 0.0), "right_rot": (1.0, 0.0), "up_rot": (0.0, 1.0)
 
 def action_rows(action: str, speed: float, frames: int) -> DoubleArray:
     """Pose rows [frames + 1, 19] of one action: row k is k/frames of the motion, so the last row is all of it."""
-    part = np.arange(frames + 1, dtype=np.float64) / frames
-    world_to_camera = np.tile(np.eye(4)[:3], (frames + 1, 1, 1))
-    if action in _MOVES:
-        world_to_camera[:, :, 3] = -(part * speed)[:, None] * np.array(_MOVES[action])
-    elif action in _TURNS:
-        right, up = (np.radians(part * speed * sign) for sign in _TURNS[action])
-        world_to_camera[:, :, :3] = _turn(right, up)
-    else:
-        raise BadInput(f"unknown action {action!r}", field="actions", remedy=f"use {' '.join((*_MOVES, *_TURNS))}")
+    return motion_rows(MotionControl(((action, speed),)), frames)
+
+
+def motion_rows(control: MotionControl, frames: int) -> DoubleArray:
+    """The same of several keys and the mouse together."""
+    move, (right, up) = _motion(control)
+    part = np.arange(frames + 1, dtype=np.float64)[:, None] / frames
+    rotation = _turn(np.radians(part[:, 0] * right), np.radians(part[:, 0] * up))
     rows = np.zeros((frames + 1, 19))
     rows[:, 0] = np.maximum(np.arange(frames + 1) - 1, 0)
     rows[:, 1:5] = ACTION_INTRINSICS
-    rows[:, 7:] = world_to_camera.reshape(-1, 12)
+    translation = -(rotation @ (part * move)[:, :, None])
+    rows[:, 7:] = np.concatenate([rotation, translation], axis=2).reshape(-1, 12)
     return rows
+
+
+def _motion(control: MotionControl) -> tuple[DoubleArray, DoubleArray]:
+    """The whole chunk's move [3] in the camera's first axes, and its turn [2] in degrees to the right and up."""
+    move, turn = np.zeros(3), np.array(control.mouse, dtype=np.float64)
+    for action, speed in control.keys:
+        if action in _MOVES:
+            move = move + speed * np.array(_MOVES[action])
+        elif action in _TURNS:
+            turn = turn + speed * np.array(_TURNS[action])
+        else:
+            raise BadInput(f"unknown action {action!r}", field="actions", remedy=f"use {' '.join((*_MOVES, *_TURNS))}")
+    return move, turn
 
 
 def control_rows(control: Control, chunk_frames: int) -> DoubleArray:
     """A chunk's pose rows: always ``chunk_frames``, and one more where the control says where the motion ends."""
     if isinstance(control, ActionControl):
         return action_rows(control.action, control.speed, chunk_frames)
+    if isinstance(control, MotionControl):
+        return motion_rows(control, chunk_frames)
     if len(control.rows) < chunk_frames:
         raise BadInput(
             f"{control.path} has {len(control.rows)} pose rows",
@@ -102,12 +117,13 @@ def keys_and_mouse(controls: Sequence[Control], chunk_frames: int) -> tuple[list
     keys: list[list[str]] = []
     mouse = np.zeros((len(controls) * chunk_frames, 2), np.float32)
     for index, control in enumerate(controls):
-        action = control if isinstance(control, ActionControl) else None
-        held = [action.action] if action and action.action in _MOVES else []
-        keys.extend([list(held) for _ in range(chunk_frames)])
-        if action and action.action in _TURNS:
-            span = slice(index * chunk_frames, (index + 1) * chunk_frames)
-            mouse[span] = np.array(_TURNS[action.action]) * action.speed / chunk_frames
+        if isinstance(control, PoseControl):
+            keys.extend([] for _ in range(chunk_frames))
+            continue
+        motion = control if isinstance(control, MotionControl) else MotionControl(((control.action, control.speed),))
+        held = [action for action, _ in motion.keys if action in _MOVES]
+        keys.extend(list(held) for _ in range(chunk_frames))
+        mouse[index * chunk_frames : (index + 1) * chunk_frames] = _motion(motion)[1] / chunk_frames
     return keys, mouse
 
 

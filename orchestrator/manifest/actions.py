@@ -1,8 +1,9 @@
 """The ``actions`` column: one control a chunk, as a list or in shorthand.
 
-Shorthand: words separated by spaces, each ``ACTION[:SPEED][*COUNT]`` or ``poses:FILE[*COUNT]``, as in
-``w:0.2*3 left_rot:1.5 d``. List: ``{"action": "w", "speed": 0.2}`` or ``{"poses": "arc.txt"}``, one for each chunk; the
-same list as JSON text in formats whose cells are text. Without a speed the preset's default applies.
+Shorthand: words separated by spaces, each ``ACTION[:SPEED][+ACTION[:SPEED]...][*COUNT]`` or ``poses:FILE[*COUNT]``,
+as in ``w:0.2*3 w+left_rot:1.5 d``. List: ``{"action": "w", "speed": 0.2}``, ``{"poses": "arc.txt"}`` or ``{"keys":
+[{"action": "w"}, {"action": "d"}], "mouse": [1.5, 0]}`` (degrees to the right and up), one for each chunk; the same
+list as JSON text in formats whose cells are text. Without a speed the preset's default applies.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from gamecraft_core.base.errors import BadInput
 from gamecraft_core.base.preset import ControlConfig
-from gamecraft_core.base.spec import ACTIONS, ActionControl, Control, PoseControl
+from gamecraft_core.base.spec import ACTIONS, ActionControl, Control, MotionControl, PoseControl
 from orchestrator.manifest.fields import Fields, as_number, meant, shown
 
 FIELD = "actions"
@@ -23,7 +24,7 @@ MAX_TEXT = 1 << 20
 #: Problems noted of one cell: ten thousand wrong controls would drown everything else.
 MAX_PROBLEMS = 20
 
-_KEYS = ("action", "speed", "poses")
+_KEYS = ("action", "speed", "poses", "keys", "mouse")
 _FORMS = 'give "w:0.2*3 left_rot:1.5 poses:FILE" or a list of {"action", "speed"} and {"poses"}'
 _FEWER = f"use at most {MAX_CHUNKS} chunks a session"
 
@@ -84,12 +85,19 @@ def _word(word: str, place: str) -> tuple[dict[str, Any], int]:
     if not (times.isascii() and times.isdigit() and len(times) <= 9 and 1 <= int(times) <= MAX_CHUNKS):
         remedy = f"repeat 1 to {MAX_CHUNKS} times"
         raise BadInput(f"{shown(word)} has no legal repetition after '*'", field=place, remedy=remedy)
-    name, colon, rest = body.partition(":")
+    name, _, rest = body.partition(":")
     if name == "poses":
         return {"poses": rest}, int(times)
-    if colon and not rest:
+    held = [_held(part, word, place) for part in body.split("+")]
+    return held[0] if len(held) == 1 else {"keys": held}, int(times)
+
+
+def _held(part: str, word: str, place: str) -> dict[str, Any]:
+    """``ACTION[:SPEED]`` as a mapping."""
+    name, colon, speed = part.partition(":")
+    if colon and not speed:
         raise BadInput(f"{shown(word)} has no speed after ':'", field=place, remedy="write w:0.2, or w for the default")
-    return {"action": name} | ({"speed": rest} if colon else {}), int(times)
+    return {"action": name} | ({"speed": speed} if colon else {})
 
 
 def _control(item: Any, place: str, limits: ControlConfig, load_poses: LoadPoses) -> Control:
@@ -99,14 +107,50 @@ def _control(item: Any, place: str, limits: ControlConfig, load_poses: LoadPoses
     for key in given:
         if key not in _KEYS:
             raise BadInput(f"unknown key {shown(key)}", field=place, remedy=meant(key, _KEYS))
-    if ("action" in given) == ("poses" in given):
-        raise BadInput("a control is either an action or a pose file", field=place, remedy=_FORMS)
+    several = "keys" in given or "mouse" in given
+    if ("action" in given) + ("poses" in given) + several != 1:
+        raise BadInput("a control is an action, keys with a mouse, or a pose file", field=place, remedy=_FORMS)
     if "poses" in given:
         return _pose_control(given, f"{place}.poses", load_poses)
-    action = given["action"]
+    if several:
+        return _motion_control(given, place, limits)
+    return ActionControl(*_action(given, place, limits))
+
+
+def _motion_control(given: Mapping[str, Any], place: str, limits: ControlConfig) -> MotionControl:
+    keys, mouse = given.get("keys", ()), given.get("mouse", (0.0, 0.0))
+    if "speed" in given or not isinstance(keys, Sequence) or isinstance(keys, str | bytes) or len(keys) > len(ACTIONS):
+        raise BadInput(
+            f"{shown(keys)} are not keys", field=f"{place}.keys", remedy='give [{"action": "w", "speed": 0.2}]'
+        )
+    held = []
+    for position, item in enumerate(keys):
+        where = f"{place}.keys[{position}]"
+        if not isinstance(item, Mapping) or not set(item) <= {"action", "speed"} or "action" not in item:
+            raise BadInput(f"{shown(item)} is not a key", field=where, remedy='give {"action": "w", "speed": 0.2}')
+        held.append(_action({key: value for key, value in item.items() if value is not None}, where, limits))
+    if len({action for action, _ in held}) < len(held):
+        raise BadInput("a key is held twice", field=f"{place}.keys", remedy="name each once")
+    return MotionControl(tuple(held), _mouse(mouse, f"{place}.mouse", limits))
+
+
+def _mouse(value: Any, place: str, limits: ControlConfig) -> tuple[float, float]:
+    """Degrees a chunk, to the right and up; as much as the strongest rotation."""
+    most = limits.rotation_speed_max
+    remedy = f"give two numbers from {-most:g} to {most:g}: degrees to the right and up"
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != 2:
+        raise BadInput(f"{shown(value)} is not a mouse movement", field=place, remedy=remedy)
+    right, up = (as_number(each) for each in value)
+    if right is None or up is None or max(abs(right), abs(up)) > most:
+        raise BadInput(f"{shown(value)} is out of range", field=place, remedy=remedy)
+    return right, up
+
+
+def _action(given: Mapping[str, Any], place: str, limits: ControlConfig) -> tuple[str, float]:
+    action = given.get("action")
     if action not in ACTIONS:
         raise BadInput(f"unknown action {shown(action)}", field=f"{place}.action", remedy=meant(action, ACTIONS))
-    return ActionControl(action, _speed(given.get("speed", limits.default_speed), action, f"{place}.speed", limits))
+    return action, _speed(given.get("speed", limits.default_speed), action, f"{place}.speed", limits)
 
 
 def _pose_control(given: Mapping[str, Any], place: str, load_poses: LoadPoses) -> PoseControl:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gamecraft_core.base.errors import BadInput
 from gamecraft_core.base.preset import ControlConfig
-from gamecraft_core.base.spec import ACTIONS, ActionControl, Control, PoseControl
+from gamecraft_core.base.spec import ACTIONS, ActionControl, Control, MotionControl, PoseControl
 from orchestrator.manifest.actions import MAX_CHUNKS, MAX_PROBLEMS, read_controls
 from orchestrator.manifest.fields import Fields, Problem
 
@@ -90,8 +90,8 @@ def test_lists_json_text_and_columnar_structs_mean_the_same(actions: Any) -> Non
         ("poses:", "actions[0].poses", "not a path", "name a file"),
         (["w"], "actions[0]", "not a control", "give"),
         ([None], "actions[0]", "not a control", "give"),
-        ([{}], "actions[0]", "either an action or a pose file", "give"),
-        ([{"action": "w", "poses": "arc.txt"}], "actions[0]", "either an action or a pose file", "give"),
+        ([{}], "actions[0]", "keys with a mouse, or a pose file", "give"),
+        ([{"action": "w", "poses": "arc.txt"}], "actions[0]", "keys with a mouse, or a pose file", "give"),
         ([{"acton": "w"}], "actions[0]", "unknown key 'acton'", "'action'"),
         ([{"action": 1}], "actions[0].action", "unknown action 1", "w, a, s, d"),
         ([{"action": "w", "speed": True}], "actions[0].speed", "not a finite number", "0.1 to 3"),
@@ -134,3 +134,34 @@ def test_shorthand_and_list_agree(words: list[tuple[str, float, int]]) -> None:
     listed = [{"action": action, "speed": speed} for action, speed, count in words for _ in range(count)]
     assert read(shorthand) == read(listed)
     assert not read(listed)[1]
+
+
+def test_several_keys_and_the_mouse() -> None:
+    shorthand, problems = read("w:0.5+left_rot:1.5*2 a+d")
+    assert not problems
+    both = MotionControl((("w", 0.5), ("left_rot", 1.5)))
+    assert shorthand[:2] == (both, both)
+    listed, problems = read([{"keys": [{"action": "w", "speed": 0.5}], "mouse": [2, -0.5]}, {"mouse": [1, 0]}])
+    assert not problems
+    assert listed == (MotionControl((("w", 0.5),), (2.0, -0.5)), MotionControl((), (1.0, 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("actions", "field"),
+    [
+        ("w+jump", "actions[0].keys[1].action"),
+        ("w+w", "actions[0].keys"),
+        ("w:+d", "actions[0]"),
+        ("w+left_rot:9", "actions[0].keys[1].speed"),
+        ([{"mouse": [1]}], "actions[0].mouse"),
+        ([{"mouse": [float("nan"), 0]}], "actions[0].mouse"),
+        ([{"mouse": [90, 0]}], "actions[0].mouse"),
+        ([{"keys": "w"}], "actions[0].keys"),
+        ([{"keys": [{"key": "w"}]}], "actions[0].keys[0]"),
+        ([{"keys": [], "action": "w"}], "actions[0]"),
+    ],
+)
+def test_wrong_keys_and_mouse_name_their_field(actions: Any, field: str) -> None:
+    _, problems = read(actions)
+    assert [problem.field for problem in problems] == [field]
+    assert problems[0].remedy

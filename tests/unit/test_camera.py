@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.spec import ActionControl, Control, PoseControl
+from gamecraft_core.base.spec import ACTIONS, ActionControl, Control, MotionControl, PoseControl
 from gamecraft_core.timeline.camera import (
     action_rows,
     control_rows,
     intrinsics,
     keys_and_mouse,
+    motion_rows,
     relative_c2w,
     session_camera,
 )
@@ -124,3 +125,28 @@ def test_keys_and_mouse() -> None:
 def test_no_controls_no_frames() -> None:
     path, lens = session_camera([], 33, *SIZE)
     assert (path.shape, lens.shape) == ((0, 3, 4), (0, 4))
+
+
+def test_keys_held_together_move_and_turn_at_once() -> None:
+    together = motion_rows(MotionControl((("w", 0.5), ("d", 0.25), ("left_rot", 2.0)), (0.5, 1.0)), 33)
+    turned = motion_rows(MotionControl((("left_rot", 1.5), ("up_rot", 1.0))), 33)
+    ours, theirs = relative_c2w(together, 33), relative_c2w(turned, 33)
+    np.testing.assert_array_equal(ours[:, :3, :3], theirs[:, :3, :3])
+    part = np.arange(33)[:, None] / 33
+    np.testing.assert_allclose(ours[:, :3, 3], 10 * part * np.array([0.25, 0.0, 0.5]), atol=1e-6)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_one_key_is_its_action(action: str) -> None:
+    np.testing.assert_array_equal(motion_rows(MotionControl(((action, 1.5),)), 17), action_rows(action, 1.5, 17))
+
+
+def test_frames_of_keys_and_mouse_together() -> None:
+    controls: list[Control] = [
+        MotionControl((("w", 0.5), ("a", 0.1), ("right_rot", 3.3)), (0.0, 0.33)),
+        ActionControl("s", 1.0),
+    ]
+    keys, mouse = keys_and_mouse(controls, 33)
+    assert keys == [["w", "a"]] * 33 + [["s"]] * 33
+    np.testing.assert_allclose(mouse[:33], [[0.1, 0.01]] * 33, rtol=1e-6)
+    assert not mouse[33:].any()

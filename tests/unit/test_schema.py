@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gamecraft_core.base.messages import STAGES, CommitOrder
-from gamecraft_core.base.spec import ActionControl, PoseControl
+from gamecraft_core.base.spec import ActionControl, MotionControl, PoseControl
 from gamecraft_core.base.store import open_store
 from gamecraft_core.dataset.rows import build_row, read_table
 from gamecraft_core.dataset.schema import CONVENTIONS, SESSION_SCHEMA, TIMINGS, hf_features
@@ -52,7 +52,8 @@ def test_values_of_a_row(order: CommitOrder) -> None:
     assert row["keys"][:17] == [["w"]] * 17
     assert row["mouse"][17:] == [pytest.approx([-3 / 17, 0])] * 17
     assert [(chunk["start"], chunk["end"]) for chunk in row["chunks"]] == [(0, 17), (17, 34)]
-    assert row["chunks"][1]["control"] == {"action": "left_rot", "speed": 3.0, "poses": None}
+    none = {"action": None, "speed": None, "poses": None, "keys": None, "mouse": None}
+    assert row["chunks"][1]["control"] == none | {"action": "left_rot", "speed": 3.0}
     assert row["chunks"][0]["timings"] == dict.fromkeys(STAGES) | {"queue": 0.5, "denoise": 1.25, "decode": 0.25}
     assert (row["steps"], row["sp_degree"], row["status"]) == (2, 1, "committed")
 
@@ -77,8 +78,17 @@ def test_a_pose_path_is_recorded_by_name() -> None:
     pose = (0.0, 0.5, 0.9, 0.5, 0.5, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     control = PoseControl("paths/turn.txt", (pose,) * 33)
     row = row_of(staged_order(open_store("memory://schema"), "p", controls=(control,)))
-    assert row["chunks"][0]["control"] == {"action": None, "speed": None, "poses": "paths/turn.txt"}
+    assert row["chunks"][0]["control"]["poses"] == "paths/turn.txt"
     assert row["keys"] == [[]] * 33
+
+
+def test_keys_and_mouse_stand_in_the_record() -> None:
+    control = MotionControl((("w", 0.5), ("left_rot", 1.0)), (0.5, 0.0))
+    row = row_of(staged_order(open_store("memory://schema"), "m", controls=(control,)))
+    found = row["chunks"][0]["control"]
+    assert found["keys"] == [{"action": "w", "speed": 0.5}, {"action": "left_rot", "speed": 1.0}]
+    assert found["mouse"] == [0.5, 0.0]
+    assert row["keys"] == [["w"]] * 33
 
 
 def test_metadata_travels_in_the_file(order: CommitOrder) -> None:
