@@ -128,7 +128,7 @@ def test_a_real_prometheus_scrapes_a_job_while_it_runs(ray_cluster: RayCluster, 
     program("prometheus")
     # the first commits soon, the others go on long enough for that to be scraped
     rows = [row("session-0", "w d"), row("bad", "jump")]
-    rows += [row(f"session-{number}", "w d s*18", seed=number) for number in range(1, 4)]
+    rows += [row(f"session-{number}", "w d s*60", seed=number) for number in range(1, 4)]
     out = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", "laptop"]
     command += ["--manifest", str(manifest(tmp_path, rows)), "--out", str(out), "--metrics-port", "0"]
@@ -142,7 +142,8 @@ def test_a_real_prometheus_scrapes_a_job_while_it_runs(ray_cluster: RayCluster, 
         url = endpoint(job.stderr)
         until(lambda: json.loads((out / "run.json").read_text()).get("metrics_url") == url, "run.json names it", job)
         with prometheus(tmp_path, urllib.parse.urlsplit(url).netloc) as server:
-            until(lambda: server.values("gamecraft_outputs_committed_total > 0"), "a commit is seen", job)
+            seen = "gamecraft_outputs_committed_total > 0 and on() gamecraft_sessions{state='active'} > 1"
+            until(lambda: server.values(seen), "a commit is seen while others go on", job)
             assert job.poll() is None, "the job is still running"
             for _ in job.stderr:  # read to its end, so that the job never blocks on a full pipe
                 pass
