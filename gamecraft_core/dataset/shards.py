@@ -17,11 +17,6 @@ from gamecraft_core.dataset.rows import read_table, table_bytes
 from gamecraft_core.dataset.schema import SESSION_SCHEMA
 
 
-def shard_slices(num_rows: int, rows_per_shard: int) -> list[range]:
-    """Positions in the manifest (from 0) that each shard covers."""
-    return [range(start, min(start + rows_per_shard, num_rows)) for start in range(0, num_rows, rows_per_shard)]
-
-
 def publish(store: Store, order: PublishOrder, fresh: Iterable[bytes] = ()) -> int:
     """Carry out ``order`` with the records in ``fresh`` and those that the store has; returns the bytes of its rows."""
     rows = [*fresh, *(store.get(layout.commit_key(session_id)) for session_id in order.stored)]

@@ -14,7 +14,7 @@ from gamecraft_core.dataset.commit import commit_session
 from gamecraft_core.dataset.errors_table import ErrorRow, write_errors
 from gamecraft_core.dataset.rows import read_table
 from gamecraft_core.dataset.schema import SESSION_SCHEMA
-from gamecraft_core.dataset.shards import publish_shard, shard_slices
+from gamecraft_core.dataset.shards import publish_shard
 from tests.fakes.recordings import staged_order
 
 
@@ -30,13 +30,6 @@ def record(store: Store, name: str) -> bytes:
 def test_names_count_from_zero_with_five_digits() -> None:
     assert layout.shard_key(0, 1) == "data/train-00000-of-00001.parquet"
     assert layout.shard_key(11, 12_345) == "data/train-00011-of-12345.parquet"
-
-
-@pytest.mark.parametrize(("rows", "size", "lengths"), [(0, 4, []), (1, 4, [1]), (8, 4, [4, 4]), (9, 4, [4, 4, 1])])
-def test_slices_cover_the_manifest(rows: int, size: int, lengths: list[int]) -> None:
-    slices = shard_slices(rows, size)
-    assert [len(part) for part in slices] == lengths
-    assert [place for part in slices for place in part] == list(range(rows))
 
 
 def test_rows_stay_in_the_order_given(store: Store) -> None:
