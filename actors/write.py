@@ -6,10 +6,9 @@ staged lately it remembers, to spare a commit the reading; nothing depends on th
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from actors.role import Role, answering
@@ -20,6 +19,7 @@ from gamecraft_core.base.messages import (
     Fragment,
     PublishOrder,
     Receipt,
+    RestoreOrder,
     WriteOrder,
 )
 from gamecraft_core.base.store import open_store
@@ -66,44 +66,69 @@ class WriteActor(Role):
         return self.ping()
 
     @answering
-    def run(self, order: WriteOrder | CommitOrder | FailOrder | PublishOrder, *payloads: Any) -> tuple[Receipt, Any]:
+    def run(
+        self, order: WriteOrder | RestoreOrder | CommitOrder | FailOrder | PublishOrder, *payloads: Any
+    ) -> tuple[Receipt, Any]:
         match order:
             case WriteOrder():
                 return self.carry(order, lambda: (None, self._write(order, *payloads)))
+            case RestoreOrder():
+                return self.carry(order, lambda: self._restore(order))
             case CommitOrder():
-                return self.carry(order, lambda: self._commit(order))
+                return self.carry(order, lambda: self._commit(order, *payloads))
             case FailOrder():
                 return self.carry(order, lambda: (None, self._fail(order)))
             case PublishOrder():
                 return self.carry(order, lambda: (None, self._publish(order, payloads)))
 
-    def _write(self, order: WriteOrder, fragment: Fragment, latents: FloatArray | None = None) -> dict[str, Any]:
-        from gamecraft_core.dataset.commit import put_latents, stage_fragment
+    def _write(self, order: WriteOrder, fragment: Fragment, latents: FloatArray) -> dict[str, Any]:
+        from gamecraft_core.dataset.chunk_state import stage
 
-        staged = stage_fragment(self._store, order.session_id, order.index, fragment)
-        self._staged.add(staged.key, fragment.data)
-        facts = {"fragment_key": staged.key, "fragment_sha256": staged.sha256, "bytes": staged.size}
-        if latents is not None:
-            kept = put_latents(self._store, order.session_id, order.index, latents)
-            facts |= {"latents_uri": self._store.uri(kept.key), "bytes": staged.size + kept.size}
-        return facts
+        kept = 0
+        if order.keep_latents:
+            uri, kept = self._keep(order.session_id, order.index, latents)
+            order = replace(order, record=replace(order.record, latents_uri=uri))
+        record, size = stage(self._store, order, fragment.data, latents)
+        self._staged.add(record.staged_key, fragment.data)
+        return {"stored": True, "record": asdict(record), "bytes": size + kept}
 
-    def _commit(self, order: CommitOrder) -> tuple[bytes, dict[str, Any]]:
+    def _restore(self, order: RestoreOrder) -> tuple[FloatArray | None, dict[str, Any]]:
+        from gamecraft_core.dataset.chunk_state import restore
+
+        found = restore(self._store, order.keys, order.identity)
+        for record, fragment in zip(found.chunks, found.fragments, strict=True):
+            self._staged.add(record.staged_key, fragment)
+        size = 0 if found.latents is None else found.latents.nbytes
+        return found.latents, {"chunks": [asdict(record) for record in found.chunks], "payload_bytes": size}
+
+    def _commit(
+        self, order: CommitOrder, last: Fragment, latents: FloatArray | None = None
+    ) -> tuple[bytes, dict[str, Any]]:
         from gamecraft_core.dataset.commit import commit_session
 
-        fragments = [self._staged.take(chunk.fragment_key) for chunk in order.chunks]
+        kept = 0
+        if order.keep_latents and latents is not None:
+            uri, kept = self._keep(order.session_id, order.index, latents)
+            order = replace(order, chunks=(*order.chunks[:-1], replace(order.chunks[-1], latents_uri=uri)))
+        fragments = [*(self._staged.take(chunk.staged_key) for chunk in order.chunks[:-1]), last.data]
         result = commit_session(self._store, order, fragments)
-        return result.row, {"bytes": result.video_bytes + len(result.row), "committed": result.committed}
+        facts = {"stored": True, "bytes": result.video_bytes + len(result.row) + kept, "committed": result.committed}
+        return result.row, facts | ({"failure": result.failure} if result.failure else {})
 
     def _fail(self, order: FailOrder) -> dict[str, Any]:
-        from gamecraft_core.dataset.layout import failure_key, staging_folder
+        from gamecraft_core.dataset.commit import fail_session
 
-        self._store.put(failure_key(order.session_id), json.dumps(asdict(order), ensure_ascii=False).encode())
-        for staged in list(self._store.list(staging_folder(order.session_id))):
-            self._store.delete(staged)
-        return {"failure": asdict(order)}
+        standing = fail_session(self._store, order)
+        return {"failure": standing} if standing else {}
 
     def _publish(self, order: PublishOrder, fresh: tuple[bytes, ...]) -> dict[str, Any]:
         from gamecraft_core.dataset.shards import publish
 
         return {"bytes": publish(self._store, order, fresh)}
+
+    def _keep(self, session_id: str, index: int, latents: FloatArray) -> tuple[str, int]:
+        """Store a chunk's latents as an artifact: where, and how many bytes."""
+        from gamecraft_core.dataset.commit import put_latents
+
+        kept = put_latents(self._store, session_id, index, latents)
+        return self._store.uri(kept.key), kept.size

@@ -1,24 +1,37 @@
 """The engine: one loop that carries the scheduler's dispatches to lanes and their answers back to the board.
 
-receive -> settle -> admit -> step -> dispatch. It never polls and never sleeps; it waits on one queue. It awaits
-receipts only: payloads pass through as references. The clock is an argument, so the same loop runs on Ray in real
-time and on fake lanes under a virtual clock.
+receive -> settle -> admit -> step -> dispatch. It never polls; it waits on one queue of events. It awaits receipts
+only: payloads pass through as references. The clock is an argument, so the same loop runs on Ray in real time and on
+fake lanes under a virtual clock.
+
+What goes wrong is met by its verdict: a lost lane is replaced and its order goes elsewhere, an absent store is waited
+for, a session whose payloads are gone goes back to what is durable of it, a bad or harmful input fails alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from gamecraft_core.base.errors import BadInput, FramelaneError, LaneLost, Poisoned, StoreUnavailable
-from gamecraft_core.base.messages import Receipt
+from gamecraft_core.base.errors import (
+    BadInput,
+    FramelaneError,
+    LaneLost,
+    OutOfMemory,
+    Poisoned,
+    StateLost,
+    StoreUnavailable,
+)
+from gamecraft_core.base.messages import PublishOrder, Receipt
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator import policy
 from orchestrator.board import Board
+from orchestrator.healing import Healer
 from orchestrator.limits import Limits
-from orchestrator.ports import Lane, Listener, Ref
+from orchestrator.ports import Keeper, Lane, Listener, Ref
 from orchestrator.scheduler import Dispatch, Scheduler
 from orchestrator.shard_book import Publication, ShardBook
 from orchestrator.tasks import Task
@@ -41,14 +54,6 @@ class RunAborted(FramelaneError):
     verdict = "retry"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    dispatch: Dispatch
-    receipt: Receipt | None
-    ref: Ref
-    error: FramelaneError | None
-
-
 class Engine:
     """Runs sessions from ``source`` over ``lanes`` until all are settled or ``stop`` is called."""
 
@@ -61,15 +66,22 @@ class Engine:
         shards: ShardBook,
         listeners: Sequence[Listener],
         clock: Callable[[], float],
+        *,
+        keeper: Keeper | None = None,
+        staged: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
+        """``keeper`` replaces lost lanes; ``staged`` gives sessions' durable chunks from an earlier start."""
         self._board = board
         self._limits = limits
         self._shards = shards
         self._listeners = listeners
         self._clock = clock
-        self._ended: asyncio.Queue[_Ended | None] = asyncio.Queue()
+        self._staged = staged or {}
+        self._healer = Healer(keeper, limits, lambda *found: self._events.put_nowait(partial(self._healed, *found)))
+        self._events: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._out_of_time = False
         self._in_flight = 0
         self._publishing = 0
         self.scheduler = scheduler
@@ -77,29 +89,39 @@ class Engine:
             scheduler.add_lane(lane)
 
     def stop(self) -> None:
-        """Admit nothing and start no chunk any more; what runs finishes, what is complete is committed."""
+        """Admit and denoise nothing more; while the grace period lasts, make durable what is denoised."""
         self._stopping = True
-        self._ended.put_nowait(None)
+        give_up = partial(self._events.put_nowait, self._run_out_of_time)
+        asyncio.get_running_loop().call_later(self._limits.grace_seconds, give_up)
+        self._events.put_nowait(_nothing)
 
     async def run(self, source: Iterator[SessionSpec | Settled]) -> bool:
         """True when every row of ``source`` settled, False when stopped before. Raises RunAborted."""
-        exhausted = False
+        exhausted = finished = False
         try:
             while True:
                 if not self._stopping:
                     exhausted = exhausted or self._admit(source)
                 self._dispatch()
-                if not self._in_flight:
+                finished = exhausted and not self._board.active and not self._publishing
+                if finished or not self._expecting() or self._out_of_time:
                     break
-                self._settle(await self._ended.get())
-                while not self._ended.empty():
-                    self._settle(self._ended.get_nowait())
+                (await self._events.get())()
+                while not self._events.empty():
+                    self._events.get_nowait()()
         finally:
+            await self._healer.close()
             await self._cancel_running()
-        finished = exhausted and not self._board.active and not self._publishing
         if not finished and not self._stopping:
             raise RunAborted(f"no lane is left for {self.scheduler.stranded()}", remedy="run the same command again")
         return finished
+
+    def _expecting(self) -> bool:
+        """Something is still to happen that can move the run on."""
+        if self._in_flight or self.scheduler.parked:
+            return True
+        unsaved = self.scheduler.waiting("decode") + self.scheduler.waiting("write")
+        return self._healer.busy and (not self._stopping or unsaved > 0)
 
     def _admit(self, source: Iterator[SessionSpec | Settled]) -> bool:
         while len(self._board.active) < self._limits.max_sessions:
@@ -110,13 +132,14 @@ class Engine:
                 self._row_settled(item.row, item.session_id, None, committed=item.committed)
                 continue
             now = self._clock()
-            self.scheduler.push(self._board.admit(item, self.scheduler.virtual_time.now, now))
+            staged = self._staged.get(item.session_id, ())
+            self.scheduler.push(self._board.admit(item, self.scheduler.virtual_time.now, now, staged))
             for listener in self._listeners:
                 listener.admitted(item, now)
         return False
 
     def _dispatch(self) -> None:
-        for dispatch in self.scheduler.step(("write",) if self._stopping else None):
+        for dispatch in self.scheduler.step(("write", "decode") if self._stopping else None):
             self._in_flight += 1
             running = asyncio.create_task(self._carry(dispatch))
             self._running.add(running)
@@ -126,66 +149,139 @@ class Engine:
         try:
             order, payloads = self._board.order(dispatch.task)
             receipt, ref = await dispatch.lane.run(order, payloads)
-            ended = _Ended(dispatch, receipt, ref, None)
+            event = partial(self._succeeded, dispatch, receipt, ref)
         except FramelaneError as error:
-            ended = _Ended(dispatch, None, None, error)
+            event = partial(self._failed, dispatch, error)
         except Exception as error:
             log.exception("lane %s broke its port", dispatch.lane.name)
-            ended = _Ended(dispatch, None, None, RunAborted(f"lane {dispatch.lane.name} broke: {error!r}"))
-        self._ended.put_nowait(ended)
+            event = partial(self._failed, dispatch, RunAborted(f"lane {dispatch.lane.name} broke: {error!r}"))
+        self._events.put_nowait(event)
 
-    def _settle(self, ended: _Ended | None) -> None:
-        if ended is None:
-            return
+    def _succeeded(self, dispatch: Dispatch, receipt: Receipt, ref: Ref) -> None:
         self._in_flight -= 1
-        task, lane, now = ended.dispatch.task, ended.dispatch.lane, self._clock()
-        self.scheduler.ended(task, lane, succeeded=ended.error is None)
-        if ended.error is not None:
-            self._failed(task, lane, ended.error, now)
-            return
-        assert ended.receipt is not None
+        task, lane, now = dispatch.task, dispatch.lane, self._clock()
+        self.scheduler.ended(task, lane, succeeded=True)
+        self._healer.did_well(lane)
+        superseded = task.dead
+        self.scheduler.push(self._board.settle(task, receipt, ref, lane.sp_degree, now))
         spec = task.session.spec if task.session else None
-        self.scheduler.push(self._board.settle(task, ended.receipt, ended.ref, lane.sp_degree, now))
         for listener in self._listeners:
-            listener.settled(spec, ended.receipt, task.ready_at, now)
+            listener.settled(spec, receipt, task.ready_at, now)
         if task.kind == "publish":
             self._publishing -= 1
-        elif spec is not None and task.kind in ("commit", "fail"):
-            committed = task.kind == "commit"
-            self._row_settled(spec.row, spec.session_id, ended.ref, committed=committed)
-            if committed:
-                self._finished(task, None, now)
+        elif task.kind in ("commit", "fail") and not superseded:
+            self._session_settled(task, receipt, ref, now)
 
-    def _failed(self, task: Task, lane: Lane, error: FramelaneError, now: float) -> None:
-        if isinstance(error, LaneLost) and self.scheduler.remove_lane(lane):
-            log.warning("lane %s lost: %s", lane.name, error)
-            for listener in self._listeners:
-                listener.lane_lost(lane, error, now)
+    def _session_settled(self, task: Task, receipt: Receipt, ref: Ref, now: float) -> None:
+        """A record of the session is durable: ours, or that of somebody who was faster."""
+        assert task.session is not None
+        spec, error = task.session.spec, task.session.error
+        failure = receipt.facts.get("failure")
+        if failure is None:
+            error = None
+        elif error is None:
+            error = Poisoned(failure["reason"], field=failure["field"], remedy=failure["remedy"])
+        ours = ref if task.kind == "commit" and error is None else None
+        self._row_settled(spec.row, spec.session_id, ours, committed=error is None)
+        for listener in self._listeners:
+            listener.finished(spec, error, now)
+
+    def _failed(self, dispatch: Dispatch, error: FramelaneError) -> None:
+        self._in_flight -= 1
+        task, lane, now = dispatch.task, dispatch.lane, self._clock()
+        if isinstance(error, LaneLost):
+            self._lane_lost(lane, error, now)
+        self.scheduler.ended(task, lane, succeeded=False)
+        blamed, task.suspect = task.suspect, False
         if task.dead:
             return
-        if isinstance(error, (BadInput, Poisoned)) and task.session is not None and task.kind != "fail":
-            self._fail_session(task, error, now)
+        match error:
+            case BadInput() | Poisoned() if task.is_sessions:
+                self._fail_session(task, error, now)
+            case StateLost():
+                self._rewind(task, error, now)
+            case StoreUnavailable():
+                self._wait_for_store(task, error, now)
+            case LaneLost():
+                self._try_elsewhere(task, error, now, blamed=blamed)
+            case _:
+                raise self._aborted(task, error) from error
+
+    def _lane_lost(self, lane: Lane, error: LaneLost, now: float) -> None:
+        suspects = self.scheduler.remove_lane(lane)
+        if suspects is None:
             return
-        task.attempts += 1
-        if task.attempts < self._limits.max_attempts and error.verdict in ("retry", "wait"):
+        for suspect in suspects:
+            suspect.suspect = True
+        log.warning("lane %s lost: %s", lane.name, error)
+        for listener in self._listeners:
+            listener.lane_lost(lane, error, now)
+        self._healer.lost(lane)
+
+    def _healed(self, lost: Lane, replacement: Lane | None) -> None:
+        now = self._clock()
+        if replacement is not None:
+            log.info("lane %s is back", replacement.name)
+            self.scheduler.add_lane(replacement)
+        for listener in self._listeners:
+            if replacement is None:
+                listener.lane_given_up(lost, now)
+            else:
+                listener.lane_back(replacement, now)
+
+    def _try_elsewhere(self, task: Task, error: LaneLost, now: float, *, blamed: bool) -> None:
+        """Only the order that was running is charged with the loss of its lane; what waited behind it is blameless."""
+        starved = isinstance(error, OutOfMemory)
+        what = "ran out of memory" if starved else "were lost"
+        task.losses[what] = task.losses.get(what, 0) + blamed
+        if task.losses[what] < (self._limits.max_out_of_memory if starved else self._limits.max_attempts):
             self.scheduler.push([task])
+        elif task.is_sessions:
+            reason = f"{task.losses[what]} lanes {what} while they ran {task.kind} of chunk {task.index}: {error}"
+            self._fail_session(task, Poisoned(reason, remedy="see the lanes' logs"), now)
+        else:
+            raise self._aborted(task, error) from error
+
+    def _rewind(self, task: Task, error: StateLost, now: float) -> None:
+        if isinstance(task.order, PublishOrder) and task.order.fresh:
+            task.order, task.payloads = task.order.from_store(), ()
+            self.scheduler.push([task])
+        elif not task.is_sessions or task.session is None:
+            raise self._aborted(task, error) from error
+        elif task.session.rewinds >= self._limits.max_rewinds:
+            self._fail_session(task, Poisoned(f"its state was lost again and again: {error}"), now)
+        else:
+            log.warning("%s goes back to what is durable of it: %s", _whose(task), error)
+            self.scheduler.forget(task.session)
+            self.scheduler.push(self._board.rewind(task, now))
+
+    def _wait_for_store(self, task: Task, error: StoreUnavailable, now: float) -> None:
+        """Try again later. What cannot be stored holds back what comes before it: it still counts as unwritten."""
+        task.away_since = task.away_since if task.away_since is not None else now
+        task.retries += 1
+        if now - task.away_since >= self._limits.max_outage_seconds:
+            if task.kind != "encode":  # reading one session's input is that session's affair
+                raise self._aborted(task, error) from error
+            self._fail_session(task, Poisoned(f"its input could not be read in time: {error}"), now)
             return
-        if isinstance(error, LaneLost) and task.session is not None and task.kind != "fail":
-            lost = Poisoned(f"{task.attempts} lanes were lost while they ran this chunk", remedy="see the lanes' logs")
-            self._fail_session(task, lost, now)
-            return
-        raise RunAborted(f"{task.kind} of {_whose(task)} failed: {error}", remedy=_remedy(error)) from error
+        pause = self._limits.backoff(task.retries)
+        log.warning("%s of %s waits %.1f s for the store: %s", task.kind, _whose(task), pause, error)
+        for listener in self._listeners:
+            listener.store_away(task.stage, error, pause, now)
+        self.scheduler.park()
+        unpark = partial(self.scheduler.unpark, task)
+        asyncio.get_running_loop().call_later(pause, self._events.put_nowait, unpark)
+
+    def _run_out_of_time(self) -> None:
+        self._out_of_time = True
+
+    def _aborted(self, task: Task, error: FramelaneError) -> RunAborted:
+        return RunAborted(f"{task.kind} of {_whose(task)} failed: {error}", remedy=_remedy(error))
 
     def _fail_session(self, task: Task, error: FramelaneError, now: float) -> None:
         assert task.session is not None
         self.scheduler.forget(task.session)
         self.scheduler.push(self._board.fail(task, error, now))
-        self._finished(task, error, now)
-
-    def _finished(self, task: Task, error: FramelaneError | None, now: float) -> None:
-        assert task.session is not None
-        for listener in self._listeners:
-            listener.finished(task.session.spec, error, now)
 
     def _row_settled(self, row: int, session_id: str, ref: Ref | None, *, committed: bool) -> None:
         publication = self._shards.committed(row, session_id, ref) if committed else self._shards.failed(row)
@@ -211,6 +307,10 @@ class Engine:
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _nothing() -> None:
+    """An event that only wakes the loop."""
 
 
 def _whose(task: Task) -> str:

@@ -20,4 +20,15 @@ class Limits(Strict):
     max_unwritten: int = Field(default=256, ge=1, description="fragments decoded or being decoded, not yet stored")
     max_payload_bytes: int = Field(default=4 << 30, ge=1, description="latents, text states and fragments held in Ray")
     max_kept_prompts: int = Field(default=256, ge=1, description="encoded prompts kept for sessions to come")
-    max_attempts: int = Field(default=3, ge=1, description="tries of one task when lanes are lost")
+    max_attempts: int = Field(default=3, ge=1, description="lanes that one task may lose before it is set aside")
+    max_out_of_memory: int = Field(default=2, ge=1, description="the same, for lanes that ran out of memory under it")
+    max_rewinds: int = Field(default=10, ge=1, description="times a session may go back to what is durable of it")
+    max_rebuilds: int = Field(default=8, ge=1, description="losses of one lane in a row, without an order done between")
+    max_outage_seconds: float = Field(default=6 * 3600, gt=0, description="how long an absent store is waited for")
+    backoff_seconds: float = Field(default=0.5, gt=0, description="first pause before a retry; each next one doubles")
+    max_backoff_seconds: float = Field(default=15.0, gt=0, description="longest pause before a retry")
+    grace_seconds: float = Field(default=25.0, ge=0, description="from a request to stop until work is given up")
+
+    def backoff(self, times: int) -> float:
+        """Seconds to wait before try number ``times`` + 1, when ``times`` (from 1) have failed in a row."""
+        return min(self.max_backoff_seconds, self.backoff_seconds * 2.0 ** min(times - 1, 30))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+from gamecraft_core.base.ids import digest
 from gamecraft_core.base.messages import (
     ChunkRecord,
     CommitOrder,
@@ -10,6 +13,7 @@ from gamecraft_core.base.messages import (
     EncodeOrder,
     Provenance,
     Receipt,
+    RestoreOrder,
     TextOrder,
     WriteOrder,
 )
@@ -60,19 +64,39 @@ def decode(spec: SessionSpec, index: int) -> DecodeOrder:
     )
 
 
-def write(spec: SessionSpec, index: int, keep_latents: bool) -> WriteOrder:
-    return WriteOrder(session_id=spec.session_id, index=index, keep_latents=keep_latents)
+def write(session: Session, index: int, provenance: Provenance, keep_latents: bool) -> WriteOrder:
+    return WriteOrder(
+        session_id=session.spec.session_id,
+        index=index,
+        identity=identity(session.spec, provenance),
+        history_sha256=session.chunks[index - 1].latents_sha256 if index else "",
+        record=_record(session, index, session.chunks[index]),
+        keep_latents=keep_latents,
+    )
 
 
-def commit(session: Session, provenance: Provenance) -> CommitOrder:
+def restore(session: Session, provenance: Provenance) -> RestoreOrder:
+    return RestoreOrder(
+        session_id=session.spec.session_id, keys=session.staged, identity=identity(session.spec, provenance)
+    )
+
+
+def commit(session: Session, provenance: Provenance, keep_latents: bool) -> CommitOrder:
     spec = session.spec
-    records = tuple(_record(session, index, session.chunks[index]) for index in range(spec.num_chunks))
-    return CommitOrder(spec=spec, chunks=records, provenance=provenance)
+    chunks = (session.chunks[index] for index in range(spec.num_chunks))
+    records = tuple(chunk.record or _record(session, index, chunk) for index, chunk in enumerate(chunks))
+    return CommitOrder(spec=spec, chunks=records, provenance=provenance, keep_latents=keep_latents)
+
+
+def identity(spec: SessionSpec, provenance: Provenance) -> str:
+    """A digest of all that decides a session's bits at a given sequence-parallel degree."""
+    code = (provenance.weights_fingerprint, provenance.code_version)
+    return digest({"spec": asdict(spec), "code": code}, length=32)
 
 
 def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
+    """What is known before the chunk is written; the write lane adds the rest."""
     spec = session.spec
-    denoised, written = chunk.receipts["denoise"].facts, chunk.receipts["write"].facts
     first = index == 0
     timings = {
         "queue": chunk.queue_seconds + (session.start_queue_seconds if first else 0.0),
@@ -80,7 +104,7 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
         "encode": _seconds(session.encode_receipt) if first else None,
         "denoise": chunk.receipts["denoise"].seconds,
         "decode": chunk.receipts["decode"].seconds,
-        "write": chunk.receipts["write"].seconds,
+        "write": None,
     }
     return ChunkRecord(
         index=index,
@@ -90,10 +114,8 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
         seed=spec.seed,
         sp_degree=chunk.sp_degree,
         timings=timings,
-        latents_uri=written.get("latents_uri"),
-        latents_sha256=denoised["latents_sha256"],
-        fragment_key=written["fragment_key"],
-        fragment_sha256=written["fragment_sha256"],
+        latents_uri=None,
+        latents_sha256=chunk.latents_sha256,
     )
 
 

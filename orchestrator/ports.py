@@ -35,6 +35,18 @@ class Lane(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Replaces lanes that were lost."""
+
+    async def rebuild(self, lane: Lane) -> Lane:
+        """A warm lane in the place of ``lane``, with its name; what is left of the old one is gone first.
+
+        Raises UsageError where it can never start (its files are wrong), any other FramelaneError where a later try may
+        succeed.
+        """
+        ...
+
+
 class Listener:
     """Hears what happened, after the fact: metrics, timeline, progress. It must not block and cannot object.
 
@@ -52,3 +64,12 @@ class Listener:
 
     def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
         """``lane`` takes no orders any more."""
+
+    def lane_back(self, lane: Lane, now: float) -> None:
+        """``lane`` has taken the place of a lost one of its name."""
+
+    def lane_given_up(self, lane: Lane, now: float) -> None:
+        """Nobody tries to replace ``lane`` any more."""
+
+    def store_away(self, stage: Stage, error: FramelaneError, pause: float, now: float) -> None:
+        """An order of ``stage`` found the store absent; it is tried again after ``pause`` seconds."""

@@ -68,6 +68,12 @@ class Prompts:
         prompt.owner = prompt.waiting.pop(0)
         return prompt.owner
 
+    def forget(self, session: Session) -> None:
+        """``session``'s states may be gone with the process that made them: whoever asks next has them made again."""
+        prompt = self._prompts.get(_content(session))
+        if prompt is not None and prompt.encoded:
+            del self._prompts[_content(session)]
+
     def _forget_the_oldest(self) -> None:
         surplus = len(self._prompts) - self._keep
         if surplus > 0:

@@ -21,6 +21,9 @@ from orchestrator.tasks import Need, Rank, Session, Task
 #: Stages nearest the output first: they free what the others fill.
 _ORDER: tuple[Stage, ...] = tuple(reversed(STAGES))
 
+#: Stages whose lanes work on one order at a time, in the order of arrival; in others all that they hold is under way.
+_SERIAL: tuple[Stage, ...] = ("text", "encode", "denoise")
+
 
 @dataclass(slots=True, eq=False)
 class _Slot:
@@ -94,6 +97,16 @@ class Scheduler:
         self._undecoded = _Backlog()
         self._unwritten = _Backlog()
         self.virtual_time = VirtualTime()
+        self.parked = 0
+
+    def park(self) -> None:
+        """A task that had been dispatched waits for its store: it is neither ready nor in flight, and comes back."""
+        self.parked += 1
+
+    def unpark(self, task: Task) -> None:
+        self.parked -= 1
+        if not task.dead:
+            self.push([task])
 
     def add_lane(self, lane: Lane) -> None:
         slot = self._slots[lane.name] = _Slot(lane, next(self._sequence))
@@ -102,14 +115,18 @@ class Scheduler:
         pool.changed(slot)
         self._able.clear()
 
-    def remove_lane(self, lane: Lane) -> bool:
-        """Take ``lane`` out; what it held is reported by its callers as it fails. False when it was out already."""
-        slot = self._slots.pop(lane.name, None)
-        if slot is None:
-            return False
+    def remove_lane(self, lane: Lane) -> list[Task] | None:
+        """Take ``lane`` out; returns the tasks that it may have been running, or None when it was out already.
+
+        What it held is reported by its callers as it fails.
+        """
+        slot = self._slots.get(lane.name)
+        if slot is None or slot.lane is not lane:
+            return None
+        del self._slots[lane.name]
         slot.gone = True
         self._pools[_kind(lane)].lanes -= 1
-        return True
+        return slot.tasks[:1] if lane.stage in _SERIAL else list(slot.tasks)
 
     def push(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
@@ -123,20 +140,24 @@ class Scheduler:
     def ended(self, task: Task, lane: Lane, *, succeeded: bool) -> None:
         """``task`` left ``lane``. The limits' counts move here and in ``step`` only."""
         slot = self._slots.get(lane.name)
-        if slot is not None:
+        if slot is not None and slot.lane is lane:
             slot.tasks.remove(task)
             self._pools[_kind(lane)].changed(slot)
         if task.session is None:
             return
         if (task.kind == "denoise" and not succeeded) or (task.kind == "decode" and succeeded):
             self._undecoded.remove(task.session)
-        if (task.kind == "decode" and not succeeded) or (task.kind == "write" and succeeded):
+        if (task.kind == "decode" and not succeeded) or (task.kind in ("write", "commit") and succeeded):
             self._unwritten.remove(task.session)
 
     def forget(self, session: Session) -> None:
         """``session`` ended: whatever it has between stages no longer counts against the limits."""
         self._undecoded.forget(session)
         self._unwritten.forget(session)
+
+    def has_lane(self, need: Need) -> bool:
+        """Some lane of the fleet, full or not, can meet ``need``."""
+        return any(pool.lanes for pool in self._fit(need))
 
     def waiting(self, stage: Stage) -> int:
         """Ready tasks of ``stage`` that no lane has taken. The metrics endpoint asks from a thread of its own."""
@@ -194,7 +215,11 @@ class Scheduler:
             return False
         full = self._payload_bytes() >= self._limits.max_payload_bytes
         crowded = stage == "denoise" and self._undecoded.total >= self._limits.max_undecoded
-        return (full or crowded) and any(self.in_flight(later) for later in ("denoise", "decode", "write"))
+        return (full or crowded) and (self.parked > 0 or any(self._moves(later) for later in _ORDER[:3]))
+
+    def _moves(self, stage: Stage) -> bool:
+        """Orders of ``stage`` are under way, or will be: they wait for a lane, a lost one's successor at worst."""
+        return self.in_flight(stage) > 0 or (stage != "denoise" and self.waiting(stage) > 0)
 
     def _fit(self, need: Need) -> list[_Pool]:
         """Pools whose lanes can meet ``need``."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gamecraft_core.base.messages import Order, Receipt, Stage
+from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.messages import ChunkRecord, Order, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.ports import Ref
 
-Kind = Literal["text", "encode", "denoise", "decode", "write", "commit", "fail", "publish"]
+Kind = Literal["text", "encode", "restore", "denoise", "decode", "write", "commit", "fail", "publish"]
 
 #: What a lane must match: stage, preset (None: any), sequence-parallel degree (None: any).
 Need = tuple[Stage, str | None, int | None]
@@ -20,18 +21,29 @@ Rank = tuple[int, float, int]
 
 @dataclass(slots=True)
 class Chunk:
-    """What is known of one chunk so far: receipts by stage and the seconds its tasks waited."""
+    """What is known of one chunk so far: receipts by stage and the seconds its tasks waited.
+
+    ``record`` is there as soon as the chunk is durable, from this run's write lane or restored.
+    """
 
     queue_seconds: float = 0.0
     receipts: dict[Stage, Receipt] = field(default_factory=dict)
     sp_degree: int = 1
+    record: ChunkRecord | None = None
+
+    @property
+    def latents_sha256(self) -> str:
+        if self.record is not None:
+            return self.record.latents_sha256
+        return str(self.receipts["denoise"].facts["latents_sha256"])
 
 
 @dataclass(slots=True)
 class Session:
     """One session under way. Only the board changes it.
 
-    ``history`` is what the next denoise continues from: the encoded start, then each chunk's own latents.
+    ``history`` is what the next denoise continues from: the encoded start, then each chunk's own latents. ``staged``
+    are keys of an earlier start's durable chunks. ``written`` counts durable ones; the last goes into the commit.
     ``text_receipt`` is there where this session's own task encoded its prompt. ``undecoded`` counts chunks from the
     release of their denoise to the settling of their decode.
     """
@@ -39,10 +51,14 @@ class Session:
     spec: SessionSpec
     number: int
     base: float
-    state: Literal["active", "failed", "done"] = "active"
+    staged: tuple[str, ...] = ()
+    rewinds: int = 0
+    state: Literal["active", "failed", "done", "rewound"] = "active"
+    error: FramelaneError | None = None
     text: Ref = None
     text_ready: bool = False
     history: Ref = None
+    started: bool = False
     text_receipt: Receipt | None = None
     encode_receipt: Receipt | None = None
     start_queue_seconds: float = 0.0
@@ -57,12 +73,16 @@ class Session:
     bytes_held: dict[str, int] = field(default_factory=dict)
 
     @property
+    def last(self) -> int:
+        return self.spec.num_chunks - 1
+
+    @property
     def ready_to_denoise(self) -> bool:
         """The next chunk's inputs are there and no earlier chunk is waiting for, or in, its denoise."""
         return (
             self.state == "active"
             and self.text_ready
-            and self.encode_receipt is not None
+            and self.started
             and self.released == self.denoised
             and self.released < self.spec.num_chunks
         )
@@ -70,7 +90,11 @@ class Session:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One unit of work for a lane, ready since ``ready_at``. ``order`` is fixed for tasks without a session."""
+    """One unit of work for a lane, ready since ``ready_at``. ``order`` is fixed for tasks without a session.
+
+    ``losses`` counts lanes lost under it, by the cause; ``suspect``: it was running in a lane just lost. ``away_since``
+    and ``retries`` tell of a store that does not answer.
+    """
 
     kind: Kind
     need: Need
@@ -78,7 +102,10 @@ class Task:
     ready_at: float
     session: Session | None = None
     index: int = 0
-    attempts: int = 0
+    losses: dict[str, int] = field(default_factory=dict)
+    suspect: bool = False
+    away_since: float | None = None
+    retries: int = 0
     order: Order | None = None
     payloads: tuple[Ref, ...] = ()
 
@@ -89,4 +116,11 @@ class Task:
     @property
     def dead(self) -> bool:
         """Its session ended otherwise; nobody waits for the result."""
-        return self.session is not None and self.session.state != "active" and self.kind != "fail"
+        if self.session is None or self.session.state == "active":
+            return False
+        return self.kind != "fail" or self.session.state == "done"
+
+    @property
+    def is_sessions(self) -> bool:
+        """Its session can still fail because of it; a failure's own record cannot."""
+        return self.session is not None and self.kind != "fail"

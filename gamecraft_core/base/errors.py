@@ -3,14 +3,14 @@
 Invariant: each error survives pickling (Ray carries it between processes) and says what should happen to the
 work that met it: ``refuse`` (the request is wrong: never retried), ``retry`` (the lane is gone: elsewhere),
 ``quarantine`` (this input breaks lanes or yields unusable results: set aside with its reason), ``wait`` (the
-store is away: later).
+store is away: later), ``rewind`` (what it needs is gone: the session goes back to what is durable of it).
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-Verdict = Literal["refuse", "retry", "quarantine", "wait"]
+Verdict = Literal["refuse", "retry", "quarantine", "wait", "rewind"]
 
 
 class FramelaneError(Exception):
@@ -62,6 +62,20 @@ class LaneLost(FramelaneError):
     """The process or group that carried the work died or hung; the work itself is blameless."""
 
     verdict = "retry"
+
+
+class LaneHung(LaneLost):
+    """The lane is there but makes no progress: a stuck collective, a stopped process."""
+
+
+class OutOfMemory(LaneLost):
+    """The lane ran out of memory, its device's or its node's."""
+
+
+class StateLost(FramelaneError):
+    """A payload died with the process or node that held it, or a staged chunk is gone: the work itself is blameless."""
+
+    verdict = "rewind"
 
 
 class StoreUnavailable(FramelaneError):

@@ -7,7 +7,7 @@ process boundaries as numpy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,17 +95,12 @@ class DecodeOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteOrder:
-    """Make one chunk's fragment (and, where asked, its latents) durable, unseen by readers until the commit."""
-
-    session_id: str
-    index: int
-    keep_latents: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRecord:
-    """One chunk in the session's row: what was asked, what came out, seconds in each stage (None: did not run)."""
+    """One chunk in the session's row: what was asked, what came out, seconds in each stage (None: did not run).
+
+    ``staged_key`` is where it waits for the commit, "" for a session's last chunk, which goes straight into it.
+    ``fragment_sha256`` is "" until a write lane has seen the fragment.
+    """
 
     index: int
     start: int
@@ -116,8 +111,36 @@ class ChunkRecord:
     timings: dict[str, float | None]
     latents_uri: str | None
     latents_sha256: str
-    fragment_key: str
-    fragment_sha256: str
+    staged_key: str = ""
+    fragment_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteOrder:
+    """Make one chunk durable, unseen by readers until the commit. Payloads: its fragment and its latents.
+
+    ``identity`` names everything that decides the session's bits; ``history_sha256`` the latents that the chunk
+    continued from ("" for the first). ``keep_latents`` asks for them as an artifact of their own, too.
+    """
+
+    session_id: str
+    index: int
+    identity: str
+    history_sha256: str
+    record: ChunkRecord
+    keep_latents: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOrder:
+    """Read the valid chain of a session's staged chunks, and answer with the latents of its last.
+
+    The receipt's fact ``chunks`` holds their records; none where the session has to begin again.
+    """
+
+    session_id: str
+    keys: tuple[str, ...]
+    identity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +160,20 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitOrder:
-    """Join the chunks into one video, store it, and make the session visible by one conditional put."""
+    """Join the chunks into one video, store it, and make the session visible by one conditional put.
+
+    Payloads: the last chunk's fragment, and its latents where they are kept.
+    """
 
     spec: SessionSpec
     chunks: tuple[ChunkRecord, ...]
     provenance: Provenance
+    keep_latents: bool = False
+
+    @property
+    def index(self) -> int:
+        """The chunk that this order brings."""
+        return len(self.chunks) - 1
 
     @property
     def session_id(self) -> str:
@@ -150,7 +182,10 @@ class CommitOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailOrder:
-    """Make a session's failure durable, so that a resumed run does not try it again."""
+    """Make a session's failure durable, so that a resumed run does not try it again.
+
+    The receipt's fact ``failure`` holds it, or is absent where somebody else had committed the session.
+    """
 
     session_id: str
     row: int
@@ -162,15 +197,30 @@ class FailOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishOrder:
-    """Publish one shard. Rows committed just now come as payloads; ``stored`` are ids whose records the store has."""
+    """Publish one shard. Rows of ``fresh`` ids come as payloads; the store has the records of ``stored`` ones."""
 
     session_id: str
     shard: int
     total: int
     stored: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+
+    def from_store(self) -> PublishOrder:
+        """The same shard from what the store has, when the payloads are gone."""
+        return replace(self, stored=(*self.stored, *self.fresh), fresh=())
 
 
-Order = TextOrder | EncodeOrder | DenoiseOrder | DecodeOrder | WriteOrder | CommitOrder | FailOrder | PublishOrder
+Order = (
+    TextOrder
+    | EncodeOrder
+    | DenoiseOrder
+    | DecodeOrder
+    | WriteOrder
+    | RestoreOrder
+    | CommitOrder
+    | FailOrder
+    | PublishOrder
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

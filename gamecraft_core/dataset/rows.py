@@ -1,7 +1,12 @@
-"""A session's row: built from its commit order, stored as a one-row Parquet file. Imports pyarrow: import it late."""
+"""A session's row: built from its commit order, stored as a one-row Parquet file; or its tombstone, without a row.
+
+Imports pyarrow: import it late.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.messages import ChunkRecord, CommitOrder, FloatArray
-from gamecraft_core.dataset.schema import SESSION_SCHEMA, TIMINGS
+from gamecraft_core.dataset.schema import SCHEMA_VERSION, SESSION_SCHEMA, TIMINGS
 from gamecraft_core.timeline.camera import keys_and_mouse, session_camera
+
+FAILURE_VERSION = 1
+_FAILURE = b"framelane.failure"
 
 
 def build_row(order: CommitOrder, *, video_key: str, video_uri: str, video_sha256: str, video_bytes: int) -> bytes:
@@ -62,8 +71,46 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def read_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table in a Parquet file."""
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    """The table in a Parquet file of ours. Raises UsageError where a newer release wrote it."""
+    table = pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+    conventions = (table.schema.metadata or {}).get(b"framelane")
+    version = json.loads(conventions).get("schema_version") if conventions else SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        raise UsageError(
+            f"a record has schema version {version!r}, and this program reads {SCHEMA_VERSION}",
+            field="out",
+            remedy="continue with the release that wrote it",
+        )
+    return table
+
+
+def build_tombstone(failure: Mapping[str, Any]) -> bytes:
+    """The record of a session that failed: a Parquet file without a row, ``failure`` in its schema's metadata."""
+    metadata = {**(SESSION_SCHEMA.metadata or {}), _FAILURE: encode_failure(failure)}
+    return table_bytes(SESSION_SCHEMA.with_metadata(metadata).empty_table())
+
+
+def read_failure(data: bytes) -> dict[str, Any] | None:
+    """The failure that a tombstone holds; None for the record of a committed session."""
+    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return decode_failure(metadata[_FAILURE]) if _FAILURE in metadata else None
+
+
+def encode_failure(failure: Mapping[str, Any]) -> bytes:
+    """A failure as it is stored, JSON with a version."""
+    return json.dumps({"version": FAILURE_VERSION, **failure}, ensure_ascii=False).encode()
+
+
+def decode_failure(data: bytes) -> dict[str, Any]:
+    """The inverse of ``encode_failure``."""
+    failure: dict[str, Any] = json.loads(data)
+    if (version := failure.pop("version", None)) != FAILURE_VERSION:
+        raise UsageError(
+            f"the failure of {failure.get('session_id')!r} is stored in version {version!r}, not {FAILURE_VERSION}",
+            field="out",
+            remedy="continue the run with the release that began it",
+        )
+    return failure
 
 
 def _check_chunks(order: CommitOrder) -> None:
@@ -78,7 +125,7 @@ def _chunk(record: ChunkRecord) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"unknown timings {sorted(unknown)}")
     values = asdict(record)
-    del values["fragment_key"]
+    del values["staged_key"]
     return values
 
 

@@ -27,10 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = ROOT / "jobs" / "demo" / "inputs" / "harbour.png"
 
 SESSIONS = 200
-PAIRS = 3
+PAIRS = 2
 ADDED_S = 0.020
 GOAL = 0.05
-SETTINGS = ("video.height=32", "video.width=48", "video.chunk_frames=17", "sampling.steps=2")
 
 
 class _Ready(logging.Handler):
@@ -46,7 +45,7 @@ class _Ready(logging.Handler):
 
 
 def main() -> int:
-    config = {"sessions": SESSIONS, "pairs": PAIRS, "added_seconds_each_way": ADDED_S / 2, "settings": SETTINGS}
+    config = {"sessions": SESSIONS, "pairs": PAIRS, "added_seconds_each_way": ADDED_S / 2}
     server = "moto" if s3.missing_for_rgw() else "rgw"
     bench = Bench("s3", {**config, "server": server, "fleet": "laptop"})
     with ExitStack() as stack:
@@ -80,8 +79,6 @@ def _manifest(folder: Path) -> Path:
 def _makespan(manifest: Path, out: str, *options: str) -> float:
     """Seconds from the fleet being ready to the job's end."""
     argv = ["--preset", "tiny-gamecraft", "--manifest", str(manifest), "--out", out, "--metrics-port", "0", *options]
-    for setting in SETTINGS:
-        argv += ["--set", setting]
     with _listening() as ready:
         status = synthesize(argv)
         ended = time.perf_counter()

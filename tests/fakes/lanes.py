@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError
-from gamecraft_core.base.messages import CommitOrder, DecodeOrder, Order, PublishOrder, Receipt, Stage, WriteOrder
+from gamecraft_core.base.messages import (
+    CommitOrder,
+    DecodeOrder,
+    FailOrder,
+    Order,
+    PublishOrder,
+    Receipt,
+    RestoreOrder,
+    Stage,
+    WriteOrder,
+)
+from gamecraft_core.dataset import layout
 from orchestrator.ports import Ref
 
 #: Seconds an order takes, or the error it ends with (after no time).
 Behaviour = Callable[[Order], float | FramelaneError]
+
+#: The records that a restore finds.
+Restores = Callable[[RestoreOrder], list[dict[str, Any]]]
 
 
 @dataclass(eq=False)
@@ -26,6 +40,7 @@ class FakeLane:
     sp_degree: int = 1
     depth: int = 2
     log: list[tuple[Order, float, float]] = field(default_factory=list)
+    restores: Restores = lambda order: []
     held: int = 0
     most_held: int = 0
 
@@ -49,20 +64,33 @@ class FakeLane:
             self.held -= 1
 
     def _receipt(self, order: Order, started: float, ended: float) -> Receipt:
-        index = getattr(order, "index", 0)
-        facts: dict[str, Any] = {"payload_bytes": 10, "latents_sha256": "0" * 64}
-        if isinstance(order, DecodeOrder):
-            facts["frames"] = order.frames
-        elif isinstance(order, WriteOrder):
-            facts = {"fragment_key": "k", "fragment_sha256": "1" * 64, "bytes": 100}
-        elif isinstance(order, (CommitOrder, PublishOrder)):
-            facts = {"kind": type(order).__name__, "bytes": 200}
         return Receipt(
             stage=self.stage,
             session_id=order.session_id,
-            index=index,
+            index=getattr(order, "index", 0),
             lane=self.name,
             started=started,
             ended=ended,
-            facts={"memory_bytes": 1 << 20, **facts},
+            facts={"memory_bytes": 1 << 20, **facts_of(order, self.restores)},
         )
+
+
+def facts_of(order: Order, restores: Restores = lambda order: []) -> dict[str, Any]:
+    """What a real lane's receipt would say of ``order``."""
+    match order:
+        case DecodeOrder():
+            return {"payload_bytes": 10, "frames": order.frames}
+        case WriteOrder():
+            key = layout.chunk_key(order.session_id, order.index, order.record.sp_degree, "1" * 64)
+            record = replace(order.record, staged_key=key, fragment_sha256="1" * 64)
+            return {"stored": True, "record": asdict(record), "bytes": 100}
+        case CommitOrder():
+            return {"stored": True, "committed": True, "bytes": 200}
+        case RestoreOrder():
+            return {"payload_bytes": 10, "chunks": restores(order)}
+        case FailOrder():
+            return {"failure": asdict(order)}
+        case PublishOrder():
+            return {"bytes": 200}
+        case _:
+            return {"payload_bytes": 10, "latents_sha256": "0" * 64}

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gamecraft_core.base.messages import ChunkRecord, CommitOrder
+from gamecraft_core.base.messages import ChunkRecord, CommitOrder, FloatArray, Fragment, WriteOrder
+from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
-from gamecraft_core.dataset.commit import stage_fragment
+from gamecraft_core.dataset.chunk_state import stage
+from gamecraft_core.dataset.commit import latents_bytes
 from gamecraft_core.media.fragment import encode_fragment
 from tests.fakes.sessions import provenance, session
+
+IDENTITY = "1d" * 16
 
 
 def flat_frames(levels: list[int], height: int = 32, width: int = 48) -> npt.NDArray[np.uint8]:
@@ -25,30 +30,43 @@ def level_of(frame_number: int, seed: int = 0) -> int:
 
 
 def staged_order(store: Store, name: str, chunks: int = 2, **changes: Any) -> CommitOrder:
-    """A session whose chunks are encoded and staged in ``store``; ``changes`` are fields of its spec."""
+    """A session whose chunks are encoded and all staged in ``store``; ``changes`` are fields of its spec."""
     spec = session(name, chunks, **changes)
-    length = spec.chunk_frames
-    records = []
+    records: list[ChunkRecord] = []
+    for order, fragment, latents in written_chunks(spec):
+        records.append(stage(store, order, fragment.data, latents)[0])
+    return CommitOrder(spec=spec, chunks=tuple(records), provenance=provenance(spec, 1))
+
+
+def written_chunks(spec: SessionSpec) -> list[tuple[WriteOrder, Fragment, FloatArray]]:
+    """What reaches the write lane of each chunk of ``spec``: a chain."""
+    length, history_sha256 = spec.chunk_frames, ""
+    made = []
     for index, control in enumerate(spec.controls):
         start = index * length
         levels = [level_of(number, spec.seed) for number in range(start, start + length)]
-        frames = flat_frames(levels, spec.height, spec.width)
-        staged = stage_fragment(
-            store, name, index, encode_fragment(frames, index=index, start_frame=start, fps=spec.fps)
+        fragment = encode_fragment(
+            flat_frames(levels, spec.height, spec.width), index=index, start_frame=start, fps=spec.fps
         )
-        records.append(
-            ChunkRecord(
-                index=index,
-                start=start,
-                end=start + length,
-                control=control.describe(),
-                seed=spec.seed,
-                sp_degree=1,
-                timings={"queue": 0.5, "denoise": 1.25, "decode": 0.25},
-                latents_uri=None,
-                latents_sha256=f"{index:064x}",
-                fragment_key=staged.key,
-                fragment_sha256=staged.sha256,
-            )
+        latents = np.full((16, 2, 4, 6), index + spec.seed, np.float32)
+        record = ChunkRecord(
+            index=index,
+            start=start,
+            end=start + length,
+            control=control.describe(),
+            seed=spec.seed,
+            sp_degree=1,
+            timings={"queue": 0.5, "denoise": 1.25, "decode": 0.25},
+            latents_uri=None,
+            latents_sha256=hashlib.sha256(latents_bytes(latents)).hexdigest(),
         )
-    return CommitOrder(spec=spec, chunks=tuple(records), provenance=provenance(spec, 1))
+        order = WriteOrder(
+            session_id=spec.session_id,
+            index=index,
+            identity=IDENTITY,
+            history_sha256=history_sha256,
+            record=record,
+        )
+        made.append((order, fragment, latents))
+        history_sha256 = record.latents_sha256
+    return made

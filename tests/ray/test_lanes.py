@@ -18,7 +18,16 @@ from actors import fleet
 from actors.fleet_spec import FleetSpec, GroupSpec
 from actors.lanes import ActorLane, GroupLane
 from gamecraft_core.base.errors import BadInput, LaneLost, Poisoned
-from gamecraft_core.base.messages import DecodeOrder, DenoiseOrder, EncodeOrder, Receipt, Stage, TextOrder, WriteOrder
+from gamecraft_core.base.messages import (
+    ChunkRecord,
+    DecodeOrder,
+    DenoiseOrder,
+    EncodeOrder,
+    Receipt,
+    Stage,
+    TextOrder,
+    WriteOrder,
+)
 from gamecraft_core.base.spec import ActionControl, Start
 from jobs.config import resolve
 from tests.ray.runs import INPUTS, SMALL
@@ -70,6 +79,21 @@ def denoise_order(index: int = 0) -> DenoiseOrder:
     return DenoiseOrder(session_id="s", index=index, control=control, seed=1, **sizes)  # type: ignore[arg-type]
 
 
+def write_order(latents_sha256: str) -> WriteOrder:
+    record = ChunkRecord(
+        index=0,
+        start=0,
+        end=33,
+        control={"action": "w", "speed": 0.2},
+        seed=1,
+        sp_degree=1,
+        timings={},
+        latents_uri=None,
+        latents_sha256=latents_sha256,
+    )
+    return WriteOrder(session_id="s", index=0, identity="i", history_sha256="", record=record)
+
+
 def test_a_chunk_passes_through_every_role(world: World) -> None:
     """Receipts say who and when; payloads go from lane to lane as references."""
     receipts = []
@@ -82,9 +106,7 @@ def test_a_chunk_passes_through_every_role(world: World) -> None:
         assert len(receipt.facts["latents_sha256"]) == 64
     decode = DecodeOrder(session_id="s", index=0, start_frame=0, frames=33, height=32, width=48, fps=25)
     decoded, fragment = world.wait(world.lane("decode").run(decode, (latents,)))
-    written, _ = world.wait(
-        world.lane("write").run(WriteOrder(session_id="s", index=0, keep_latents=False), (fragment,))
-    )
+    written, _ = world.wait(world.lane("write").run(write_order(receipt.facts["latents_sha256"]), (fragment, latents)))
     receipts += [decoded, written]
     assert [r.stage for r in receipts] == ["text", "encode", "denoise", "denoise", "decode", "write"]
     assert all(r.session_id == "s" and r.started <= r.ended and r.facts["memory_bytes"] > 0 for r in receipts)

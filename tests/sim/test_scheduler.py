@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.messages import Receipt, Stage
+from gamecraft_core.base.messages import Order, Receipt, Stage
 from orchestrator.board import Board
 from orchestrator.limits import Limits
 from orchestrator.scheduler import Scheduler
 from orchestrator.tasks import Task
+from tests.fakes.lanes import facts_of
 from tests.fakes.sessions import provenance, session
 
 
@@ -65,6 +66,7 @@ class Simulation:
         self.held = {lane.name: 0 for lane in lanes}
         self.denoised: dict[str, list[int]] = {}
         self.ended: list[str] = []
+        self.orders: dict[Task, Order] = {}
         self.now = 0.0
 
     def dispatch(self) -> None:
@@ -73,6 +75,7 @@ class Simulation:
             self.held[lane.name] += 1
             assert self.held[lane.name] <= lane.depth
             assert lane.stage == each.task.stage
+            self.orders[each.task], _ = self.board.order(each.task)
             seconds = self.data.draw(st.integers(1, 9))
             heapq.heappush(self.events, (self.now + seconds, next(self.sequence), each.task, lane))
         for stage in ("text", "encode", "write"):
@@ -100,7 +103,7 @@ class Simulation:
             self.denoised.setdefault(name, []).append(task.index)
         if task.kind in ("commit", "fail"):
             self.ended.append(name)
-        facts = {"latents_sha256": "0", "fragment_key": "k", "fragment_sha256": "1", "payload_bytes": 10}
+        facts = facts_of(self.orders[task])
         receipt = Receipt(
             stage=task.stage,
             session_id=name,

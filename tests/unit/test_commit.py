@@ -7,19 +7,21 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gamecraft_core.base.errors import Poisoned, StoreUnavailable
+from gamecraft_core.base.errors import StateLost, StoreUnavailable
+from gamecraft_core.base.messages import ChunkRecord, FailOrder
 from gamecraft_core.base.store import Stat, Store, open_store
 from gamecraft_core.dataset import layout
-from gamecraft_core.dataset.commit import commit_session, latents_bytes, put_latents, stage_fragment, sweep
-from gamecraft_core.dataset.rows import read_table
-from gamecraft_core.media.fragment import encode_fragment, probe
-from tests.fakes.recordings import flat_frames, staged_order
+from gamecraft_core.dataset.chunk_state import unpack
+from gamecraft_core.dataset.commit import commit_session, fail_session, latents_bytes, put_latents, sweep
+from gamecraft_core.dataset.rows import read_failure, read_table
+from gamecraft_core.media.fragment import probe
+from tests.fakes.recordings import staged_order
 
 
 @pytest.fixture
@@ -69,6 +71,11 @@ class Watched:
         self.inner.delete(key)
 
 
+def opened(store: Store, chunk: ChunkRecord) -> bytes:
+    """The fragment of a staged chunk."""
+    return unpack(store.get(chunk.staged_key), "").fragment
+
+
 def test_a_commit_leaves_video_and_record_alone(store: Store) -> None:
     result = commit_session(store, staged_order(store, "one", 3, chunk_frames=17))
     video = store.get(result.video_key)
@@ -91,7 +98,7 @@ def test_the_second_adopts_the_first_record(store: Store) -> None:
 
 def test_given_fragments_spare_the_reading(store: Store) -> None:
     order = staged_order(store, "three")
-    fragments = [store.get(chunk.fragment_key) for chunk in order.chunks]
+    fragments = [opened(store, chunk) for chunk in order.chunks]
     read: list[str] = []
     watched = Watched(store, lambda operation, key: read.append(key) if operation == "get" else None)
     assert commit_session(watched, order, fragments).committed
@@ -108,7 +115,7 @@ def test_what_lost_lanes_left_is_swept(store: Store) -> None:
 
 def test_given_and_staged_fragments_mix(store: Store) -> None:
     order = staged_order(store, "four")
-    assert commit_session(store, order, [None, store.get(order.chunks[1].fragment_key)]).committed
+    assert commit_session(store, order, [None, opened(store, order.chunks[1])]).committed
 
 
 def test_equal_videos_share_one_object(store: Store) -> None:
@@ -120,7 +127,7 @@ def test_racing_writers_have_one_winner(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for trial in range(5):
         order = staged_order(store, f"race-{trial}", 1, chunk_frames=5)
-        fragments = [store.get(order.chunks[0].fragment_key)]
+        fragments = [opened(store, order.chunks[0])]
         barrier = threading.Barrier(6)
 
         def commit(number: int, order=order, fragments=fragments, barrier=barrier):  # type: ignore[no-untyped-def]
@@ -151,7 +158,7 @@ def test_staged_chunks_removed_by_the_winner_are_no_failure(store: Store) -> Non
     order = staged_order(store, "gone")
 
     def overtake(operation: str, key: str) -> None:
-        if operation == "get" and key == order.chunks[1].fragment_key:
+        if operation == "get" and key == order.chunks[1].staged_key:
             assert commit_session(store, order).committed
 
     assert not commit_session(Watched(store, overtake), order).committed
@@ -184,25 +191,16 @@ def test_a_crash_anywhere_is_repaired_by_doing_it_again(store: Store) -> None:
 @pytest.mark.parametrize("harm", ["missing", "changed"])
 def test_a_chunk_that_is_not_what_its_record_says_is_set_aside(store: Store, harm: str) -> None:
     order = staged_order(store, "harmed")
-    key = order.chunks[1].fragment_key
+    key = order.chunks[1].staged_key
     if harm == "missing":
         store.delete(key)
     else:
         store.put(key, store.get(key)[:-1] + b"x")
-    with pytest.raises(Poisoned, match=f"chunk 1 at {key}") as caught:
+    with pytest.raises(StateLost, match=f"chunk 1 at {key}") as caught:
         commit_session(store, order)
     assert caught.value.remedy
     assert not store.exists(layout.commit_key("harmed"))
     assert not list(store.list(layout.VIDEOS))
-
-
-def test_two_versions_of_a_staged_chunk_do_not_collide(store: Store) -> None:
-    frames = flat_frames([50] * 5)
-    kept = stage_fragment(store, "s", 0, encode_fragment(frames, index=0, start_frame=0, fps=25))
-    other = stage_fragment(store, "s", 0, encode_fragment(frames + 9, index=0, start_frame=0, fps=25))
-    assert kept.key != other.key
-    assert hashlib.sha256(store.get(kept.key)).hexdigest() == kept.sha256
-    assert len(store.get(kept.key)) == kept.size
 
 
 def test_latents_are_kept_as_plain_little_endian_floats(store: Store) -> None:
@@ -212,3 +210,51 @@ def test_latents_are_kept_as_plain_little_endian_floats(store: Store) -> None:
     assert np.array_equal(stored, latents.transpose(0, 1, 3, 2))
     assert kept.sha256 == hashlib.sha256(latents_bytes(latents.transpose(0, 1, 3, 2))).hexdigest()
     assert kept.key == f"latents/s/000007.{kept.sha256[:12]}.f32"
+
+
+FAILURE = FailOrder(session_id="torn", row=4, field="image", stage="encode", reason="damaged", remedy="another")
+
+
+def test_a_session_settles_one_way_whoever_races(tmp_path: Path) -> None:
+    """One writer commits while another fails the same session: all agree on the outcome, and so does the index."""
+    store = open_store(str(tmp_path))
+    outcomes = set()
+    for trial in range(12):
+        order = staged_order(store, f"torn-{trial}", 1, chunk_frames=5)
+        failure = replace(FAILURE, session_id=order.session_id)
+        fragments = [opened(store, order.chunks[0])]
+        barrier = threading.Barrier(2)
+
+        def commit(order=order, fragments=fragments, barrier=barrier):  # type: ignore[no-untyped-def]
+            barrier.wait()
+            return commit_session(store, order, fragments).failure
+
+        def fail(failure=failure, barrier=barrier):  # type: ignore[no-untyped-def]
+            barrier.wait()
+            return fail_session(store, failure)
+
+        with ThreadPoolExecutor(2) as pool:
+            one, other = [future.result() for future in (pool.submit(commit), pool.submit(fail))]
+        key = layout.commit_key(order.session_id)
+        assert one == other == read_failure(store.get(key))
+        assert store.exists(layout.failure_key(order.session_id)) == (one is not None)
+        assert not list(store.list(layout.staging_folder(order.session_id)))
+        outcomes.add(one is None)
+    assert outcomes
+
+
+def test_a_failed_session_is_not_committed_afterwards(store: Store) -> None:
+    order = staged_order(store, "torn")
+    assert fail_session(store, FAILURE) == asdict(FAILURE)
+    assert not list(store.list(layout.STAGING))
+    order = staged_order(store, "torn")
+    result = commit_session(store, order)
+    assert (result.committed, result.failure) == (False, asdict(FAILURE))
+    assert read_table(store.get(layout.commit_key("torn"))).num_rows == 0
+
+
+def test_a_committed_session_does_not_fail_afterwards(store: Store) -> None:
+    result = commit_session(store, staged_order(store, "torn"))
+    assert fail_session(store, FAILURE) is None
+    assert store.get(layout.commit_key("torn")) == result.row
+    assert not store.exists(layout.failure_key("torn"))

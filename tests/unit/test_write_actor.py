@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from actors import write
 from actors.write import WriteActor, _Remembered
-from gamecraft_core.base.messages import FailOrder, WriteOrder
-from gamecraft_core.base.store import MemoryStore
+from gamecraft_core.base.messages import ChunkRecord, CommitOrder, FailOrder, Fragment, RestoreOrder
+from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.store_memory import MemoryStore
 from gamecraft_core.dataset import layout
-from gamecraft_core.media.fragment import encode_fragment
-from tests.fakes.recordings import flat_frames, staged_order
+from gamecraft_core.dataset.rows import decode_failure, read_failure, read_table
+from tests.fakes.recordings import IDENTITY, written_chunks
+from tests.fakes.sessions import provenance, session
 
 
 def test_what_is_remembered_is_bounded_and_forgotten_when_taken() -> None:
@@ -49,24 +53,61 @@ def test_a_commit_reads_only_what_the_lane_forgot(
 ) -> None:
     monkeypatch.setattr(write, "_REMEMBERED_BYTES", 1 << 20 if remembered else 0)
     actor: Any = WriteActor("write-0", f"memory://write-{remembered}", {})
-    order = staged_order(MemoryStore("memory://elsewhere"), "s", 2)
-    records = []
-    for record in order.chunks:
-        fragment = encode_fragment(flat_frames([90] * 33), index=record.index, start_frame=record.start, fps=25)
-        receipt, _ = actor.run(WriteOrder(session_id="s", index=record.index, keep_latents=False), fragment)
-        facts = receipt.facts
-        records.append(replace(record, fragment_key=facts["fragment_key"], fragment_sha256=facts["fragment_sha256"]))
-    receipt, _ = actor.run(replace(order, chunks=tuple(records)))
+    (order, records, last) = _all_but_the_last(actor, session("s", 3))
+    receipt, _ = actor.run(order, last)
     assert receipt.facts["committed"]
-    assert reads == ([] if remembered else [record.fragment_key for record in records])
+    assert receipt.index == 2
+    assert reads == ([] if remembered else [record.staged_key for record in records])
     store = MemoryStore(f"memory://write-{remembered}")
     assert [key.partition("/")[0] for key in store.list("")] == [layout.COMMITS, layout.VIDEOS]
+    row = read_table(store.get(layout.commit_key("s"))).to_pylist()[0]
+    assert row["chunks"][2]["timings"]["write"] >= 0
+    assert row["chunks"][2]["fragment_sha256"] == hashlib.sha256(last.data).hexdigest()
+
+
+def test_latents_are_kept_of_the_last_chunk_too() -> None:
+    actor: Any = WriteActor("write-0", "memory://latents", {})
+    spec = session("s", 2)
+    (order, _, last) = _all_but_the_last(actor, spec, keep_latents=True)
+    latents = written_chunks(spec)[-1][2]
+    actor.run(order, last, latents)
+    store = MemoryStore("memory://latents")
+    row = read_table(store.get(layout.commit_key("s"))).to_pylist()[0]
+    keys = list(store.list(layout.LATENTS))
+    assert [chunk["latents_uri"] for chunk in row["chunks"]] == [store.uri(key) for key in keys]
+
+
+def test_a_session_is_restored_with_what_its_commit_will_need(reads: list[str]) -> None:
+    spec = session("s", 3)
+    _, records, _ = _all_but_the_last(WriteActor("write-0", "memory://restored", {}), spec)
+    actor: Any = WriteActor("write-1", "memory://restored", {})
+    keys = tuple(record.staged_key for record in records)
+    receipt, latents = actor.run(RestoreOrder(session_id="s", keys=keys, identity=IDENTITY))
+    assert [chunk["staged_key"] for chunk in receipt.facts["chunks"]] == list(keys)
+    assert np.array_equal(latents, written_chunks(spec)[1][2])
+    assert receipt.facts["payload_bytes"] == latents.nbytes
+    reads.clear()
+    assert actor._staged.take(keys[0]) is not None
+    nothing, latents = actor.run(RestoreOrder(session_id="s", keys=keys, identity="another"))
+    assert (nothing.facts["chunks"], latents) == ([], None)
+
+
+def _all_but_the_last(actor: Any, spec: SessionSpec, **options: Any) -> tuple[CommitOrder, list[ChunkRecord], Fragment]:
+    """Write every chunk but the last; the commit order, the written records and the last fragment."""
+    *chunks, (final, last, _) = written_chunks(spec)
+    records = [
+        ChunkRecord(**actor.run(replace(order, **options), fragment, latents)[0].facts["record"])
+        for order, fragment, latents in chunks
+    ]
+    order = CommitOrder(spec=spec, chunks=(*records, final.record), provenance=provenance(spec, 1), **options)
+    return order, records, last
 
 
 def test_a_failure_is_told_as_it_is_stored() -> None:
     actor: Any = WriteActor("write-0", "memory://failing", {})
     order = FailOrder(session_id="s", row=4, field="image", stage="encode", reason="damaged", remedy="another")
     receipt, _ = actor.run(order)
-    failure = receipt.facts["failure"]
-    assert (failure["row"], failure["stage"]) == (4, "encode")
-    assert list(MemoryStore("memory://failing").list("")) == [layout.failure_key("s")]
+    store = MemoryStore("memory://failing")
+    assert receipt.facts["failure"] == asdict(order)
+    assert read_failure(store.get(layout.commit_key("s"))) == asdict(order)
+    assert decode_failure(store.get(layout.failure_key("s"))) == asdict(order)
