@@ -86,10 +86,16 @@ def _dit(preset: Preset, device: torch.device) -> GameCraft:
 
 
 def vae_codec(preset: Preset, device: torch.device) -> VaeCodec:
+    """The VAE on ``device``; where that is "cuda" without a number, on every GPU shown to this process.
+
+    Ray shows an actor those it reserved: a lane of ``num_gpus: 4`` spreads its tiles over four.
+    """
     with torch.device("meta"):
         vae = CausalVae(preset.vae)
     load_vae(preset, vae, device)
-    return VaeCodec(preset, vae, device)
+    if device.type != "cuda" or device.index is not None:
+        return VaeCodec(preset, vae, device)
+    return VaeCodec(preset, vae, *(torch.device("cuda", number) for number in range(torch.cuda.device_count())))
 
 
 def text_encoder(preset: Preset, device: torch.device) -> TextEncoder:

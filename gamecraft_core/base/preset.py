@@ -139,6 +139,8 @@ class RuntimeConfig(Strict):
     offload: Literal["none", "modulation", "blocks"] = "none"
     #: Compile the transformer's blocks with torch.compile: a slower first chunk, and last bits may differ.
     compile: bool = False
+    #: Tiles of one shape that the VAE runs at once, in as many times the memory. Last bits may differ.
+    vae_tile_batch: int = Field(default=1, ge=1)
 
 
 class Preset(Strict):

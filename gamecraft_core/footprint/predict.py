@@ -131,6 +131,7 @@ def _imagined_decode(preset: Preset) -> int:
 @cache
 def _imagined_encode(preset: Preset) -> int:
     vae, video = _vae(preset), preset.video
+    VaeCodec(preset, vae, META)  # it lays the VAE out
     with LiveBytes(META) as live, torch.inference_mode():
         pixels = torch.empty(1, 3, video.chunk_frames, video.height, video.width, device=META)
         vae.encode(pixels.to(getattr(torch, preset.runtime.vae_dtype)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gamecraft_core.base.preset import VaeConfig
 from gamecraft_core.vae.layers import CausalConv3d, Downsample, MidBlock, ResnetBlock, Scratch, Upsample, convolve
-from gamecraft_core.vae.tiling import Tiling
+from gamecraft_core.vae.tiling import Run, RunAll, Tiling, one_by_one
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -125,28 +125,34 @@ class CausalVae(nn.Module):
         self.tiling = Tiling.of(config)
 
     @torch.inference_mode()
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [B, 3, F, H, W] in -1..1 to (mean, log variance), each [B, latent channels, T, h, w]."""
+    def encode(self, x: Tensor, run_all: RunAll | None = None) -> tuple[Tensor, Tensor]:
+        """Pixels [B, 3, F, H, W] in -1..1 to (mean, log variance), each [B, latent channels, T, h, w].
+
+        ``run_all`` takes the tiles elsewhere; without it they run here, one batch after another.
+        """
         in_time, in_space = self.config.time_compression_ratio, self.config.spatial_compression_ratio
         if (x.shape[2] - 1) % in_time or x.shape[3] % in_space or x.shape[4] % in_space:
             raise ValueError(f"{tuple(x.shape[2:])} is not 1 + n * {in_time} frames of sides divisible by {in_space}")
-        scratch = Scratch()
-
-        def run(tile: Tensor) -> Tensor:
-            tile = tile.contiguous(memory_format=torch.channels_last_3d)
-            return convolve(self.quant_conv, self.encoder(tile, scratch))
-
-        mean, logvar = self.tiling.encode(x, run).chunk(2, dim=1)
+        mean, logvar = self.tiling.encode(x, run_all or one_by_one(self.encoding())).chunk(2, dim=1)
         return mean, logvar.clamp(*_LOGVAR_RANGE)
 
     @torch.inference_mode()
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents [B, latent channels, T, h, w] to pixels [B, 3, F, H, W], about -1..1."""
+    def decode(self, z: Tensor, run_all: RunAll | None = None) -> Tensor:
+        """Latents [B, latent channels, T, h, w] to pixels [B, 3, F, H, W], about -1..1; ``run_all`` as in encode."""
+        return self.tiling.decode(z, run_all or one_by_one(self.decoding()))
+
+    def encoding(self) -> Run:
+        """What makes moments of the pixel tiles of one call, on one thread at a time."""
         scratch = Scratch()
+        return lambda tile: convolve(self.quant_conv, self.encoder(_entering(tile), scratch))
 
-        def run(tile: Tensor) -> Tensor:
-            tile = tile.contiguous(memory_format=torch.channels_last_3d)
-            out: Tensor = self.decoder(convolve(self.post_quant_conv, tile), scratch)
-            return out
+    def decoding(self) -> Run:
+        """What makes pixels of the latent tiles of one call, on one thread at a time."""
+        scratch = Scratch()
+        return lambda tile: self.decoder(convolve(self.post_quant_conv, _entering(tile)), scratch)
 
-        return self.tiling.decode(z, run)
+
+def _entering(tile: Tensor) -> Tensor:
+    """``tile`` as the layers want it, on a thread that keeps to the process's thread count."""
+    torch.get_num_threads()  # On a new thread asking also sets it; oneDNN would else use as many as OpenMP likes.
+    return tile.contiguous(memory_format=torch.channels_last_3d)

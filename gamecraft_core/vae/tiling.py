@@ -5,13 +5,14 @@ tile takes one pixel or latent frame more than its size, and all but the first d
 The seams are linear ramps that start at weight 0 for the later tile. Order matters to the bits: the tile above
 first, then the one on the left, both already blended themselves, cropped only afterwards. Tiling starts where a
 length is strictly larger than a tile; time is cut outside, space inside. Source: the released pipeline.
+Tiles know nothing of each other until they are joined, so who runs them, and where, is the caller's choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 from torch import Tensor
@@ -20,7 +21,10 @@ from gamecraft_core.base.preset import VaeConfig
 
 _OVERLAP = 0.25
 
+Batch = Sequence[Tensor]
+#: What runs one batch of tiles, joined; and what runs all of a call, and answers in the order of its batches.
 Run = Callable[[Tensor], Tensor]
+RunAll = Callable[[Iterable[Batch]], Iterator[Tensor]]
 Window = tuple[int, int]
 
 
@@ -56,45 +60,63 @@ def blend_into(before: Tensor, tile: Tensor, extent: int, dim: int) -> None:
     start.mul_(weight).add_(end * (1 - weight))
 
 
-def run_tiles(tiles: Sequence[Tensor], run: Run, batch: int) -> list[Tensor]:
-    """``run`` of each tile; neighbours of one shape go through it up to ``batch`` at a time."""
-    results: list[Tensor] = []
-    for _, alike in groupby(tiles, key=lambda tile: tile.shape):
-        same = list(alike)
-        for start in range(0, len(same), batch):
-            part = same[start : start + batch]
-            results += run(torch.cat(part) if len(part) > 1 else part[0]).chunk(len(part))
-    return results
+def one_by_one(run: Run) -> RunAll:
+    """Run batch after batch on the caller's thread, each as its answer is asked for."""
+
+    def run_all(batches: Iterable[Batch]) -> Iterator[Tensor]:
+        return (run(joined(batch)) for batch in batches)
+
+    return run_all
 
 
-def tile_space(x: Tensor, run: Run, size_in: int, size_out: int, batch: int = 1) -> Tensor:
-    """Run over tiles of height and width, row by row; only two rows of results are alive at a time."""
-    seam = Seam.of(size_out)
+def joined(batch: Batch) -> Tensor:
+    return torch.cat(list(batch)) if len(batch) > 1 else batch[0]
+
+
+def alike(tiles: Sequence[Tensor], most: int) -> Iterator[Batch]:
+    """``tiles`` in their order, neighbours of one shape together, ``most`` at most."""
+    for _, group in groupby(tiles, key=lambda tile: tile.shape):
+        same = list(group)
+        for start in range(0, len(same), most):
+            yield same[start : start + most]
+
+
+def cut_space(x: Tensor, size: int) -> list[list[Tensor]]:
+    """The tiles of height and width, row by row."""
+    rows, columns = windows(x.shape[3], size), windows(x.shape[4], size)
+    return [[x[:, :, :, top:bottom, left:right] for left, right in columns] for top, bottom in rows]
+
+
+def join_space(tiles: Iterator[Tensor], rows: int, columns: int, size: int) -> Tensor:
+    """Blend the next ``rows`` of results; only two of them are alive at a time. ``tiles`` are written into."""
+    seam = Seam.of(size)
     above: list[Tensor] = []
-    rows: list[Tensor] = []
-    for top, bottom in windows(x.shape[3], size_in):
+    done: list[Tensor] = []
+    for _ in range(rows):
         row: list[Tensor] = []
         kept: list[Tensor] = []
-        tiles = [x[:, :, :, top:bottom, left:right] for left, right in windows(x.shape[4], size_in)]
-        for column, tile in enumerate(run_tiles(tiles, run, batch)):
+        for column, tile in enumerate(islice(tiles, columns)):
             if above:
                 blend_into(above[column], tile, seam.blend, dim=3)
             if row:
                 blend_into(row[-1], tile, seam.blend, dim=4)
             row.append(tile)
             kept.append(tile[:, :, :, : seam.keep, : seam.keep])
-        rows.append(torch.cat(kept, dim=4))
+        done.append(torch.cat(kept, dim=4))
         above = row
-    return torch.cat(rows, dim=3)
+    return torch.cat(done, dim=3)
 
 
-def tile_time(x: Tensor, run: Run, size_in: int, size_out: int) -> Tensor:
-    """Run over tiles of time; the first tile keeps one frame more than the others."""
-    seam = Seam.of(size_out)
+def cut_time(x: Tensor, size: int) -> list[Tensor]:
+    return [x[:, :, start:end] for start, end in windows(x.shape[2], size, extra=1)]
+
+
+def join_time(tiles: Iterable[Tensor], size: int) -> Tensor:
+    """Blend results along time, the first of which keeps one frame more than the others. They are written into."""
+    seam = Seam.of(size)
     before: Tensor | None = None
     kept: list[Tensor] = []
-    for start, end in windows(x.shape[2], size_in, extra=1):
-        tile = run(x[:, :, start:end])
+    for tile in tiles:
         if before is None:
             kept.append(tile[:, :, : seam.keep + 1])
         else:
@@ -109,7 +131,7 @@ def tile_time(x: Tensor, run: Run, size_in: int, size_out: int) -> Tensor:
 class Tiling:
     """Tile sizes of one VAE in pixels and latents, along which axes it tiles, and how many tiles run at once.
 
-    ``batch`` is the one number here that moves no result: nothing in the VAE looks across a batch.
+    Nothing in the VAE looks across a ``batch``, but kernels are chosen by its size: last bits may differ.
     """
 
     pixels: int
@@ -132,20 +154,28 @@ class Tiling:
             time=config.tiling,
         )
 
-    def encode(self, x: Tensor, run: Run) -> Tensor:
-        """``run`` (pixels to moments) over the tiles of ``x`` [B, 3, F, H, W]."""
-        return self._time(x, run, (self.pixel_frames, self.latent_frames), (self.pixels, self.latents))
+    def encode(self, x: Tensor, run_all: RunAll) -> Tensor:
+        """Pixels [B, 3, F, H, W] to moments, which ``run_all`` makes of the tiles."""
+        return self._tiled(x, run_all, (self.pixel_frames, self.latent_frames), (self.pixels, self.latents))
 
-    def decode(self, z: Tensor, run: Run) -> Tensor:
-        """``run`` (latents to pixels) over the tiles of ``z`` [B, C, T, h, w]."""
-        return self._time(z, run, (self.latent_frames, self.pixel_frames), (self.latents, self.pixels))
+    def decode(self, z: Tensor, run_all: RunAll) -> Tensor:
+        """Latents [B, C, T, h, w] to pixels, which ``run_all`` makes of the tiles."""
+        return self._tiled(z, run_all, (self.latent_frames, self.pixel_frames), (self.latents, self.pixels))
 
-    def _time(self, x: Tensor, run: Run, time: tuple[int, int], space: tuple[int, int]) -> Tensor:
-        def inner(part: Tensor) -> Tensor:
-            if self.space and max(part.shape[3:]) > space[0]:
-                return tile_space(part, run, *space, self.batch)
-            return run(part)
+    def _tiled(self, x: Tensor, run_all: RunAll, time: tuple[int, int], space: tuple[int, int]) -> Tensor:
+        """Cut ``x`` by the first size of each pair, run everything in one go, and join it by the second."""
+        in_time = self.time and x.shape[2] > time[0]
+        in_space = self.space and max(x.shape[3:]) > space[0]
+        parts = cut_time(x, time[0]) if in_time else [x]
+        grids = [cut_space(part, space[0]) if in_space else [[part]] for part in parts]
+        batches = [batch for rows in grids for row in rows for batch in alike(row, self.batch)]
+        results = _separate(batches, run_all)
+        rows, columns = len(grids[0]), len(grids[0][0])
+        whole = (join_space(results, rows, columns, space[1]) if in_space else next(results) for _ in parts)
+        return join_time(whole, time[1]) if in_time else next(whole)
 
-        if self.time and x.shape[2] > time[0]:
-            return tile_time(x, inner, *time)
-        return inner(x)
+
+def _separate(batches: Sequence[Batch], run_all: RunAll) -> Iterator[Tensor]:
+    """The result of each tile."""
+    for batch, results in zip(batches, run_all(batches), strict=True):
+        yield from results.chunk(len(batch))

@@ -141,7 +141,8 @@ def vae(bench: Bench, preset: Preset) -> None:
     """Seconds and peak memory of a whole chunk's decode, by how many tiles run at once."""
     for batch in TILE_BATCHES:
         name = f"vae_decode_704x1216_batch_{batch}"
-        codec = VaeCodec(preset, CausalVae(preset.vae), "cuda", tile_batch=batch)
+        runtime = preset.runtime.model_copy(update={"vae_tile_batch": batch})
+        codec = VaeCodec(preset.model_copy(update={"runtime": runtime}), CausalVae(preset.vae), "cuda")
         latents = torch.randn(preset.vae.latent_channels, *VAE_LATENTS).cpu().numpy()
         torch.cuda.reset_peak_memory_stats()
         try:

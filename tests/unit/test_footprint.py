@@ -118,10 +118,12 @@ def vae_preset() -> Preset:
     return preset.model_copy(update={"vae": preset.vae.model_copy(update={"sample_size": 64})})
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @torch.inference_mode()
-def test_decode_and_encode() -> None:
+def test_decode_and_encode(batch: int) -> None:
     """Tiled both ways; the CPU's route through a norm holds one more tensor than the GPU's, or one less."""
     preset = vae_preset()
+    preset = preset.model_copy(update={"runtime": preset.runtime.model_copy(update={"vae_tile_batch": batch})})
     vae = CausalVae(preset.vae)
     codec = VaeCodec(preset, vae, "cpu")
     latents = torch.zeros(16, 9, preset.video.height // 8, preset.video.width // 8).numpy()

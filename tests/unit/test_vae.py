@@ -18,11 +18,14 @@ from gamecraft_core.vae import layers
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.layers import Attention, CausalConv3d, Scratch, Upsample, affine
 from gamecraft_core.vae.model import CausalVae, down_factors, up_factors
-from gamecraft_core.vae.tiling import Seam, Tiling, blend_into, tile_space, tile_time, windows
+from gamecraft_core.vae.tiling import Seam, Tiling, blend_into, one_by_one, windows
 from gamecraft_core.weights.loader import load_vae
 from jobs.config import load_preset
 
 _WIDTHS = (4, 8, 8, 8)
+
+IN_BOTH = Tiling(pixels=8, latents=8, pixel_frames=8, latent_frames=8, space=True, time=True)
+IN_SPACE, IN_TIME = dataclasses.replace(IN_BOTH, time=False), dataclasses.replace(IN_BOTH, space=False)
 
 
 def _vae(ratio: Literal[1, 4, 8] = 4, **changes: Any) -> CausalVae:
@@ -156,13 +159,13 @@ def test_windows_cover_everything(length: int, size: int) -> None:
 @given(height=st.integers(1, 21), width=st.integers(1, 21))
 def test_tiling_space_of_an_identity_changes_nothing(height: int, width: int) -> None:
     x = torch.randn(1, 2, 1, height, width)
-    torch.testing.assert_close(tile_space(x, torch.clone, 8, 8), x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(IN_SPACE.encode(x, one_by_one(torch.clone)), x, atol=1e-6, rtol=0)
 
 
 @given(frames=st.integers(1, 40))
 def test_tiling_time_of_an_identity_changes_nothing(frames: int) -> None:
     x = torch.randn(1, 2, frames, 2, 2)
-    torch.testing.assert_close(tile_time(x, torch.clone, 8, 8), x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(IN_TIME.encode(x, one_by_one(torch.clone)), x, atol=1e-6, rtol=0)
 
 
 def test_a_seam_ramps_from_the_earlier_tile() -> None:
@@ -184,10 +187,9 @@ def test_tiles_start_strictly_above_their_size() -> None:
         calls.append(tuple(x.shape[2:]))
         return x
 
-    tiling = Tiling(pixels=8, latents=8, pixel_frames=8, latent_frames=8, space=True, time=True)
-    tiling.encode(torch.zeros(1, 1, 8, 8, 8), run)
+    IN_BOTH.encode(torch.zeros(1, 1, 8, 8, 8), one_by_one(run))
     assert calls == [(8, 8, 8)]
-    dataclasses.replace(tiling, space=False).encode(torch.zeros(1, 1, 9, 9, 9), run)
+    IN_TIME.encode(torch.zeros(1, 1, 9, 9, 9), one_by_one(run))
     assert calls[1:] == [(9, 9, 9), (3, 9, 9)]
 
 
@@ -218,7 +220,8 @@ def test_only_tiles_of_one_shape_share_a_batch() -> None:
         return x.clone()
 
     x = torch.randn(1, 2, 1, 8, 26)
-    torch.testing.assert_close(tile_space(x, run, 8, 8, batch=3), x, atol=1e-6, rtol=0)
+    batched = dataclasses.replace(IN_SPACE, batch=3)
+    torch.testing.assert_close(batched.encode(x, one_by_one(run)), x, atol=1e-6, rtol=0)
     assert shapes == [
         (3, 2, 1, 8, 8),
         (1, 2, 1, 8, 8),
@@ -262,7 +265,49 @@ def test_random_pictures_have_colour_and_structure(tiny: tuple[Preset, VaeCodec]
     assert np.ptp(frames.mean(axis=(0, 1, 2))) < 80
 
 
-def test_numbers_that_are_not_finite_never_become_pixels(tiny: tuple[Preset, VaeCodec]) -> None:
-    latents = np.full((16, 1, 8, 14), np.nan, dtype=np.float32)
-    with pytest.raises(Poisoned, match="not finite"):
-        tiny[1].decode(latents)
+@pytest.mark.parametrize("bias", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_never_become_pixels(tiny: tuple[Preset, VaeCodec], bias: float) -> None:
+    """One colour of the whole picture: an infinity, unlike NaN, would come through the clamp as white or black."""
+    preset, _ = tiny
+    vae = CausalVae(preset.vae)
+    load_vae(preset, vae)
+    latents = np.zeros((16, 1, 8, 14), np.float32)
+    codec = VaeCodec(preset, vae, "cpu")
+    codec.decode(latents)
+    vae.get_parameter("decoder.conv_out.conv.bias")[1] = bias
+    for decode in (codec.decode, codec.decode_float):
+        with pytest.raises(Poisoned, match="VAE decoder produced a number that is not finite") as caught:
+            decode(latents)
+        assert "vae_dtype" in caught.value.remedy
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_one_bad_number_among_many_is_seen(tiny: tuple[Preset, VaeCodec], bad: float) -> None:
+    """At any place of a picture as the VAE lays it out, and however the others lie around it."""
+    preset, _ = tiny
+    vae = CausalVae(preset.vae)
+    load_vae(preset, vae)
+    codec, latents = VaeCodec(preset, vae, "cpu"), np.zeros((16, 2, 8, 14), np.float32)
+    decode = vae.decode
+    for place in ((0, 0, 0, 0, 0), (0, 1, 2, 31, 57), (0, 2, 4, 63, 111)):
+
+        def spoilt(z: torch.Tensor, place: tuple[int, ...] = place) -> torch.Tensor:
+            pixels = decode(z)
+            pixels[place] = bad
+            return pixels
+
+        vae.decode = spoilt  # type: ignore[method-assign, assignment]
+        with pytest.raises(Poisoned, match="not finite"):
+            codec.decode(latents)
+
+
+def test_the_preset_says_how_many_tiles_run_at_once() -> None:
+    preset = load_preset("tiny-gamecraft")
+    for batch in (1, 3):
+        vae = CausalVae(preset.vae)
+        VaeCodec(
+            preset.model_copy(update={"runtime": preset.runtime.model_copy(update={"vae_tile_batch": batch})}),
+            vae,
+            "cpu",
+        )
+        assert vae.tiling.batch == batch
