@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from gamecraft_core.base.errors import BadInput, FramelaneError, UsageError
@@ -20,9 +23,10 @@ class Exit(IntEnum):
 
 
 def guarded(job: Callable[[], int]) -> int:
-    """Run ``job``; an error with a verdict becomes a line on stderr and an exit status."""
+    """Run ``job``; an error with a verdict becomes a line on stderr and an exit status, SIGTERM an interruption."""
     try:
-        return job()
+        with _interruptible():
+            return job()
     except (UsageError, BadInput) as error:
         print(f"refused: {error}", file=sys.stderr)
         return Exit.REFUSED
@@ -32,3 +36,16 @@ def guarded(job: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted; what is committed stays, and the same command resumes", file=sys.stderr)
         return Exit.STOPPED
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, as SIGINT does. Only the main thread can be told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

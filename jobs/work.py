@@ -13,6 +13,7 @@ from gamecraft_core.base.messages import STAGES, Provenance, Stage
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
 from gamecraft_core.base.version import code_version
+from gamecraft_core.dataset.chunk_state import resumable
 from jobs.config import RunConfig
 from jobs.finish import Report
 from jobs.metrics_server import serve_metrics
@@ -21,7 +22,7 @@ from orchestrator.board import Board
 from orchestrator.engine import Engine, Settled
 from orchestrator.manifest.manifest import Survey
 from orchestrator.metrics import Metrics
-from orchestrator.ports import Lane, Listener
+from orchestrator.ports import Keeper, Lane, Listener
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from orchestrator.timeline import Timeline
@@ -45,11 +46,15 @@ class Stopper:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
 
-    def _stop(self, number: signal.Signals) -> None:
-        log.warning("%s: finishing what runs; a second one ends at once", number.name)
+    def hand_back(self) -> None:
+        """From now on a signal interrupts."""
         for each in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(each)
             signal.signal(each, signal.default_int_handler)
+
+    def _stop(self, number: signal.Signals) -> None:
+        log.warning("%s: finishing what runs; a second one ends at once", number.name)
+        self.hand_back()
         if self.engine is not None:
             self.engine.stop()
         elif self._work is not None:
@@ -68,6 +73,7 @@ class Work:
     shards: ShardBook
     report: Report
     timeline: Timeline
+    staged: Mapping[str, Sequence[str]]
 
     async def on_cluster(self, rows: Iterator[SessionSpec | Settled]) -> bool:
         """Start the fleet, run the engine on it, take it down. True when every row settled."""
@@ -78,19 +84,24 @@ class Work:
         with connected(self.config.fleet, len(presets), self.address):
             stopper = Stopper()
             stopper.listen()
-            started = await fleet.start(self.config.fleet, presets, self.store.root, self.config.store.model_dump())
             try:
-                return await self._run(started.lanes, started.facts, rows, stopper)
+                started = await fleet.start(self.config.fleet, presets, self.store.root, self.config.store.model_dump())
+                try:
+                    return await self.on_lanes(started.lanes, started.facts, started, rows, stopper)
+                finally:
+                    started.close()
             finally:
-                started.close()
+                stopper.hand_back()
 
-    async def _run(
+    async def on_lanes(
         self,
         lanes: Sequence[Lane],
         facts: Mapping[str, Mapping[str, str]],
+        keeper: Keeper,
         rows: Iterator[SessionSpec | Settled],
         stopper: Stopper,
     ) -> bool:
+        """Run the engine on ``lanes``; ``facts`` are what rows say of each preset's weights and hardware."""
         limits, output = self.config.limits, self.config.output
 
         def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
@@ -111,7 +122,11 @@ class Work:
         metrics.refused(self.survey.bad)
         progress = Progress(self.survey, lambda: self.report.before, counts, scheduler.busy)
         listeners: list[Listener] = [self.report, self.timeline, metrics, progress]
-        engine = Engine(lanes, board, scheduler, limits, self.shards, listeners, time.time)
+        degrees = None if output.allow_sp_moves else {lane.sp_degree for lane in lanes if lane.stage == "denoise"}
+        staged = {name: resumable(keys, degrees) for name, keys in self.staged.items()}
+        engine = Engine(
+            lanes, board, scheduler, limits, self.shards, listeners, time.time, keeper=keeper, staged=staged
+        )
         stopper.engine = engine
         with serve_metrics(metrics.registry, self.metrics_port) as url, progress:
             log.info("metrics at %s", url)
