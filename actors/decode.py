@@ -15,9 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.role import Role, answering
+from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.timeline.frames import latent_frames
+
+#: Levels of 256 within which a decoder's rounding leaves one colour.
+_ONE_COLOUR = 3
 
 
 class DecodeActor(Role):
@@ -58,6 +62,11 @@ class DecodeActor(Role):
             started = time.time()
             frames = self._codec.decode(latents)
             decoded = time.time()
+        if self._preset.video.refuse_constant and is_constant(frames):
+            raise Poisoned(
+                f"chunk {order.index}: every frame is of one colour",
+                remedy="check the weights, or set video.refuse_constant=false if such pictures are wanted",
+            )
         fragment = self._encode(frames, order)
         facts = {"payload_bytes": len(fragment.data), "frames": fragment.frames, "decoded": decoded}
         return self.receipt(order, started, facts), fragment
@@ -67,3 +76,9 @@ class DecodeActor(Role):
         from gamecraft_core.media.fragment import encode_fragment
 
         return encode_fragment(frames, index=order.index, start_frame=order.start_frame, fps=order.fps)
+
+
+def is_constant(frames: npt.NDArray[np.uint8]) -> bool:
+    """Every one of ``frames`` [T, H, W, 3] shows a single colour. A picture is known by its first frame."""
+    flat = (frame.reshape(-1, frame.shape[-1]) for frame in frames)
+    return all(bool((pixels.max(axis=0) - pixels.min(axis=0) <= _ONE_COLOUR).all()) for pixels in flat)

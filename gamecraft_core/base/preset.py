@@ -111,6 +111,8 @@ class VideoConfig(Strict):
     fps: int = Field(default=25, ge=1, le=120)
     chunk_frames: int = 33
     max_pixels: int = Field(default=2_200_000, gt=0)
+    #: A chunk in which every frame is of one colour fails its session: a model that works does not make it.
+    refuse_constant: bool = True
 
 
 class ControlConfig(Strict):

@@ -8,18 +8,17 @@ never percent-encoded.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOSPC, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable, UsageError
 
 SCHEMES = ("file", "s3", "memory")
@@ -34,6 +33,23 @@ class Stat:
 
     size: int
     version: str
+
+
+class Entry(NamedTuple):
+    """What a listing says of a key: its bytes, and when they were put, in Unix seconds."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Leftover(NamedTuple):
+    """Bytes that a broken write left unseen: a hidden file, or the parts of an unfinished ``upload`` to ``key``."""
+
+    key: str
+    size: int
+    modified: float
+    upload: str = ""
 
 
 class Store(Protocol):
@@ -59,6 +75,17 @@ class Store(Protocol):
     def delete(self, key: str) -> None: ...
 
 
+class Inspectable(Store, Protocol):
+    """A store that can be looked over: everything it holds at a listing's cost, and what broken writes left in it.
+
+    ``scan`` lists like ``list``. ``discard`` removes a leftover, if it is still there.
+    """
+
+    def scan(self, prefix: str) -> Iterator[Entry]: ...
+    def leftovers(self) -> Iterator[Leftover]: ...
+    def discard(self, leftover: Leftover) -> None: ...
+
+
 def scheme_of(uri: str) -> str:
     """``file`` for a plain path; otherwise the URI's scheme, refused when it is not one of SCHEMES."""
     scheme = urlsplit(uri).scheme if "://" in uri else "file"
@@ -67,14 +94,22 @@ def scheme_of(uri: str) -> str:
     return scheme
 
 
-def open_store(uri: str, options: Mapping[str, Any] | None = None) -> Store:
-    """A store rooted at ``uri`` (path, file://, s3://bucket/prefix, memory://). ``options``: see ``S3Options``."""
+def open_store(uri: str, options: Mapping[str, Any] | None = None) -> Inspectable:
+    """A store rooted at ``uri`` (path, file://, s3://bucket/prefix, memory://).
+
+    ``options``: see ``S3Options``, and ``access``: the rules of ``Access``.
+    """
+    Access.of(options).check(uri)
     scheme = scheme_of(uri)
     if scheme == "s3":
         from gamecraft_core.base.store_s3 import S3Options, S3Store
 
-        return S3Store(uri, S3Options.of(options or {}))
-    return MemoryStore(uri) if scheme == "memory" else LocalStore(uri)
+        return S3Store(uri, S3Options.of({name: value for name, value in (options or {}).items() if name != "access"}))
+    if scheme == "memory":
+        from gamecraft_core.base.store_memory import MemoryStore
+
+        return MemoryStore(uri)
+    return LocalStore(uri)
 
 
 def local_path(uri: str) -> Path:
@@ -164,24 +199,45 @@ class LocalStore:
         return self._path(key).is_file()
 
     def list(self, prefix: str) -> Iterator[str]:
-        found = (
-            (Path(folder) / name).relative_to(self._root).as_posix()
-            for folder, _, names in os.walk(self._root / clean_folder(prefix))
-            for name in names
-            if not name.startswith(_TEMPORARY)
-        )
-        yield from sorted(found)
+        return (key for key, _ in self._files(prefix, hidden=False))
+
+    def scan(self, prefix: str) -> Iterator[Entry]:
+        return (Entry(key, *facts) for key, facts in self._measured(prefix, hidden=False))
+
+    def leftovers(self) -> Iterator[Leftover]:
+        return (Leftover(key, *facts) for key, facts in self._measured("", hidden=True))
+
+    def discard(self, leftover: Leftover) -> None:
+        folder, _, name = leftover.key.rpartition("/")
+        if not name.startswith(_TEMPORARY):
+            raise ValueError(f"not a temporary file: {leftover.key!r}")
+        self._unlink(self._root / clean_folder(folder) / name)
 
     def delete(self, key: str) -> None:
-        path = self._path(key)
-        try:
-            with suppress(FileNotFoundError):
-                path.unlink()
-        except OSError as error:
-            raise _local_error("delete", path, error) from error
+        self._unlink(self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._root / clean_key(key)
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _local_error("delete", path, error) from error
+
+    def _files(self, prefix: str, *, hidden: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        folder = clean_folder(prefix)
+        for key, entry in _walk(self._root / folder, folder):
+            if entry.name.startswith(_TEMPORARY) == hidden:
+                yield key, entry
+
+    def _measured(self, prefix: str, *, hidden: bool) -> Iterator[tuple[str, tuple[int, float]]]:
+        for key, entry in self._files(prefix, hidden=hidden):
+            try:
+                found = entry.stat()
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            yield key, (found.st_size, found.st_mtime)
 
     @contextmanager
     def _staged(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -204,6 +260,22 @@ class LocalStore:
 
 def _stat(found: os.stat_result) -> Stat:
     return Stat(found.st_size, f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}")
+
+
+def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file below ``folder`` under its key, in the order of the keys: a folder sorts with the slash after it."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: f"{entry.name}/" if entry.is_dir() else entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _local_error("list", Path(folder), error) from error
+    for entry in entries:
+        if not entry.is_dir():
+            yield prefix + entry.name, entry
+        elif not entry.is_symlink():
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
 
 
 def _make_folder(folder: Path) -> None:
@@ -243,57 +315,3 @@ def _local_error(verb: str, path: Path, error: OSError) -> FramelaneError:
     if error.errno == ENOSPC:
         return StoreUnavailable(message, remedy="free some space")
     return UsageError(message, remedy="check the path and its permissions")
-
-
-class MemoryStore:
-    """fsspec's in-process filesystem, for tests: it does not cross process boundaries."""
-
-    _lock = threading.Lock()
-
-    def __init__(self, uri: str) -> None:
-        from fsspec.implementations.memory import MemoryFileSystem
-
-        self._fs = MemoryFileSystem()
-        self._base = f"/{uri.removeprefix('memory://').strip('/')}".rstrip("/")
-        self.root = f"memory://{self._base.lstrip('/')}"
-
-    def uri(self, key: str) -> str:
-        return f"memory://{self._path(key).lstrip('/')}"
-
-    def get(self, key: str) -> bytes:
-        return bytes(self._fs.cat_file(self._path(key)))
-
-    def stat(self, key: str) -> Stat:
-        data = self.get(key)
-        return Stat(len(data), hashlib.sha256(data).hexdigest())
-
-    def get_range(self, key: str, start: int, end: int, version: str) -> bytes:
-        if self.stat(key).version != version:
-            raise changed(self.uri(key))
-        return self.get(key)[start:end]
-
-    def put(self, key: str, data: bytes) -> None:
-        self._fs.pipe_file(self._path(key), data)
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        with self._lock:
-            if self.exists(key):
-                return False
-            self.put(key, data)
-            return True
-
-    def exists(self, key: str) -> bool:
-        return bool(self._fs.isfile(self._path(key)))
-
-    def list(self, prefix: str) -> Iterator[str]:
-        folder = f"{self._base}/{clean_folder(prefix)}"
-        for path in sorted(self._fs.find(folder)):
-            if path.startswith(folder):
-                yield path.removeprefix(f"{self._base}/")
-
-    def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError):
-            self._fs.rm_file(self._path(key))
-
-    def _path(self, key: str) -> str:
-        return f"{self._base}/{clean_key(key)}"

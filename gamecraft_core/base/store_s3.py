@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable, UsageError
-from gamecraft_core.base.store import Stat, changed, clean_folder, clean_key
+from gamecraft_core.base.store import Entry, Leftover, Stat, changed, clean_folder, clean_key
 
 _ATTEMPT = "framelane-attempt"
 _CONNECTIONS = 32
@@ -141,18 +141,42 @@ class S3Store:
         return False
 
     def list(self, prefix: str) -> Iterator[str]:
-        base = f"{self._prefix}/" if self._prefix else ""
-        with self._call("list", prefix):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=base + clean_folder(prefix)):
-                yield from (entry["Key"].removeprefix(base) for entry in page.get("Contents", ()))
+        return (entry.key for entry in self.scan(prefix))
+
+    def scan(self, prefix: str) -> Iterator[Entry]:
+        for found in self._listed("list_objects_v2", "Contents", Prefix=self._folder(prefix)):
+            yield Entry(self._short(found["Key"]), found["Size"], found["LastModified"].timestamp())
+
+    def leftovers(self) -> Iterator[Leftover]:
+        for found in self._listed("list_multipart_uploads", "Uploads", Prefix=self._folder("")):
+            key, upload = found["Key"], found["UploadId"]
+            with suppress(FileNotFoundError):  # finished or aborted since it was listed
+                size = sum(part["Size"] for part in self._listed("list_parts", "Parts", Key=key, UploadId=upload))
+                yield Leftover(self._short(key), size, found["Initiated"].timestamp(), upload)
+
+    def discard(self, leftover: Leftover) -> None:
+        target = {"Bucket": self._bucket, "Key": self._folder("") + leftover.key, "UploadId": leftover.upload}
+        with suppress(FileNotFoundError), self._call("abort the upload to", leftover.key):
+            self._client.abort_multipart_upload(**target)
 
     def delete(self, key: str) -> None:
         with self._call("delete", key):
             self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
 
     def _key(self, key: str) -> str:
-        return f"{self._prefix}/{clean_key(key)}".lstrip("/")
+        return self._folder("") + clean_key(key)
+
+    def _folder(self, prefix: str) -> str:
+        return (f"{self._prefix}/" if self._prefix else "") + clean_folder(prefix)
+
+    def _short(self, key: str) -> str:
+        return key.removeprefix(self._folder(""))
+
+    def _listed(self, call: str, field: str, **scope: str) -> Iterator[Any]:
+        """What stands under ``field`` on every page of a listing."""
+        with self._call("list", scope.get("Key", "")):
+            for page in self._client.get_paginator(call).paginate(Bucket=self._bucket, **scope):
+                yield from page.get(field, ())
 
     @contextmanager
     def _call(self, verb: str, key: str) -> Iterator[None]:
@@ -216,7 +240,7 @@ def _meaning(error: Exception, message: str) -> OSError | FramelaneError:
     response = getattr(error, "response", {})
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = response.get("Error", {}).get("Code", "")
-    if code in ("NoSuchKey", "404"):
+    if code in ("NoSuchKey", "NoSuchUpload", "404"):
         return FileNotFoundError(message)
     if status == 416:  # shorter than when it was looked at
         return StoreUnavailable(message, remedy=_REMEDY_AWAY)

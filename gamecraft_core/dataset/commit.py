@@ -80,28 +80,33 @@ def commit_session(store: Store, order: CommitOrder, fragments: Sequence[bytes |
 def fail_session(store: Store, order: FailOrder) -> dict[str, Any] | None:
     """Settle the session as failed; the failure that stands, or None where somebody else has committed it.
 
-    The index entry comes first: one without a tombstone means nothing, so the session is not settled before both are
-    there.
+    The index entry comes first: one without a tombstone means nothing, and another start may take it away, so it is put
+    again once the tombstone stands.
     """
     failure = asdict(order)
     index, key = layout.failure_key(order.session_id), layout.commit_key(order.session_id)
     store.put(index, encode_failure(failure))
     reached("fail.index_put")
-    standing: dict[str, Any] | None = failure
-    if not store.put_if_absent(key, build_tombstone(failure)):
-        standing = read_failure(store.get(key))
-        if standing is None:
-            store.delete(index)
+    standing = failure if store.put_if_absent(key, build_tombstone(failure)) else read_failure(store.get(key))
     reached("fail.tombstone_put")
-    for staged in list(store.list(layout.staging_folder(order.session_id))):
-        store.delete(staged)
+    if standing is None:
+        store.delete(index)
+        _remove(store, layout.staging_folder(order.session_id))
+        return None
+    store.put(index, encode_failure(standing))
+    for folder in (layout.staging_folder(order.session_id), layout.latents_folder(order.session_id)):
+        _remove(store, folder)
     return standing
 
 
 def sweep(store: Store) -> None:
     """Remove what lost lanes left staged. Only when no session is under way."""
-    for staged in list(store.list(layout.STAGING)):
-        store.delete(staged)
+    _remove(store, layout.STAGING)
+
+
+def _remove(store: Store, folder: str) -> None:
+    for key in list(store.list(folder)):
+        store.delete(key)
 
 
 def _commit(store: Store, order: CommitOrder, key: str, given: Sequence[bytes | None]) -> CommitResult:
@@ -115,13 +120,15 @@ def _commit(store: Store, order: CommitOrder, key: str, given: Sequence[bytes | 
     video = join([fragment for _, fragment in pairs])
     sha256 = hashlib.sha256(video).hexdigest()
     video_key = layout.video_key(sha256)
-    store.put_if_absent(video_key, video)
+    adopted = not store.put_if_absent(video_key, video)
     reached("commit.video_put")
     order = _written(order, tuple(chunk for chunk, _ in pairs), time.monotonic() - started)
     row = build_row(
         order, video_key=video_key, video_uri=store.uri(video_key), video_sha256=sha256, video_bytes=len(video)
     )
     if store.put_if_absent(key, row):
+        if adopted:  # an orphan that nobody named may have been removed before our record named it
+            store.put_if_absent(video_key, video)
         return CommitResult(row, True, video_key, sha256, len(video))
     theirs = _settled(store, key)
     if theirs is None:

@@ -66,5 +66,9 @@ def parse_chunk_key(key: str) -> StagedKey | None:
     return StagedKey(match[1], int(match[2]), int(match[3])) if match else None
 
 
+def latents_folder(session_id: str) -> str:
+    return f"{LATENTS}/{check_id(session_id)}"
+
+
 def latents_key(session_id: str, index: int, sha256: str) -> str:
-    return f"{LATENTS}/{check_id(session_id)}/{index:06d}.{sha256[:12]}.f32"
+    return f"{latents_folder(session_id)}/{index:06d}.{sha256[:12]}.f32"

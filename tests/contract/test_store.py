@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import fsspec
 import pytest
 
 from gamecraft_core.base.errors import StoreUnavailable
-from gamecraft_core.base.store import Store, open_store
+from gamecraft_core.base.store import Inspectable, Store, open_store
 from tests.servers.s3 import S3Server
 
 THREADS = 24
@@ -32,7 +33,7 @@ class Place:
     uri: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> Store:
+    def open(self) -> Inspectable:
         return open_store(self.uri, self.options)
 
 
@@ -61,7 +62,7 @@ def rgw_place(rgw_server: S3Server) -> Place:
 
 
 @pytest.fixture
-def store(place: Place) -> Store:
+def store(place: Place) -> Inspectable:
     """An empty store."""
     return place.open()
 
@@ -140,6 +141,32 @@ def test_listing_of_more_than_one_page(store: Store) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda key: store.put(key, b""), keys))
     assert list(store.list("many")) == keys
+
+
+def test_a_scan_is_the_listing_with_bytes_and_times(store: Inspectable) -> None:
+    before = time.time()
+    for key, data in (("b/2", b"four"), ("a", b""), ("b/1", b"x")):
+        store.put(key, data)
+    store.put("a", b"ab")
+    entries = list(store.scan(""))
+    assert [(entry.key, entry.size) for entry in entries] == [("a", 2), ("b/1", 1), ("b/2", 4)]
+    # S3 tells whole seconds.
+    assert all(before - 1 <= entry.modified <= time.time() + 1 for entry in entries)
+    assert [entry.key for entry in store.scan("b")] == list(store.list("b"))
+    assert not list(store.scan("absent"))
+    assert not list(store.leftovers())
+
+
+def test_what_is_listed_may_be_deleted_on_the_way(store: Inspectable) -> None:
+    keys = [f"{folder}/{number}" for folder in "ab" for number in range(5)]
+    for key in keys:
+        store.put(key, b"")
+    seen = []
+    for entry in store.scan(""):
+        seen.append(entry.key)
+        store.delete(entry.key)
+    assert seen == keys
+    assert list(store.list("")) == []
 
 
 def test_listing_sees_what_another_client_just_wrote(place: Place) -> None:

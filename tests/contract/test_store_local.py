@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gamecraft_core.base.errors import StoreUnavailable, UsageError
-from gamecraft_core.base.store import LocalStore, open_store
+from gamecraft_core.base.store import Leftover, LocalStore, open_store
 
 
 def files_below(folder: Path) -> list[str]:
@@ -25,6 +25,34 @@ def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     store.put_if_absent("a/key", b"3")
     store.put_if_absent("b", b"4")
     assert files_below(tmp_path) == ["a/key", "b"]
+
+
+def test_what_a_crash_left_is_found_and_discarded(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put("a/key", b"1")
+    for name in (".tmp-root", "a/.tmp-inner"):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (1000, 1000))
+    found = list(store.leftovers())
+    assert found == [Leftover(".tmp-root", 4, 1000.0), Leftover("a/.tmp-inner", 4, 1000.0)]
+    assert list(store.list("")) == ["a/key"]
+    for leftover in (*found, *found):
+        store.discard(leftover)
+    assert files_below(tmp_path) == ["a/key"]
+    for key in ("a/key", "../.tmp-x"):
+        with pytest.raises(ValueError, match=r"illegal store key|not a temporary"):
+            store.discard(Leftover(key, 0, 0.0))
+
+
+def test_a_listing_stays_below_the_root(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "key").write_bytes(b"")
+    store = LocalStore(str(tmp_path / "root"))
+    store.put("a", b"")
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "broken").symlink_to(tmp_path / "nowhere")
+    assert list(store.list("")) == ["a", "broken"]
+    assert [entry.key for entry in store.scan("")] == ["a"]
 
 
 @pytest.mark.parametrize("call", ["put", "put_if_absent"])

@@ -90,6 +90,18 @@ def test_a_reset_connection_is_tried_again(store: Store, proxy: FaultProxy) -> N
     assert store.exists("key")
 
 
+def test_a_busy_server_is_asked_again_and_for_long_is_an_outage(store: Store, proxy: FaultProxy) -> None:
+    stored = proxy.stored
+    proxy.fault("unavailable", count=1)
+    store.put("key", b"x" * (2 << 20))
+    assert (proxy.met, proxy.stored - stored) == (1, 1)
+    proxy.fault("unavailable")
+    with pytest.raises(StoreUnavailable):
+        store.put("other", b"x")
+    proxy.fault("pass")
+    assert not store.exists("other")
+
+
 def test_only_a_large_body_waits_to_be_invited(store: Store) -> None:
     sent = []
     client: Any = store._client  # type: ignore[attr-defined]
@@ -173,9 +185,34 @@ def test_the_environment_names_the_endpoint(s3_server: S3Server, monkeypatch: py
 def test_options_and_uris_are_checked(aws_keys: None) -> None:
     with pytest.raises(UsageError, match=r"store\.endpoint: .*endpoint_url, connect_timeout_s"):
         open_store("s3://bucket", {"endpoint": "x"})
-    with pytest.raises(UsageError, match="names no bucket"):
+    with pytest.raises(UsageError, match="names no legal bucket"):
         open_store("s3:///prefix")
     with pytest.raises(UsageError, match="check the bucket's name"):
         open_at("not a url", "s3://bucket").put("key", b"")
     with pytest.raises(UsageError, match="check the bucket's name"):
         open_at("http://127.0.0.1:1", "s3://Not A Bucket!").put("key", b"")
+
+
+def test_an_unfinished_upload_is_found_and_aborted(s3_server: S3Server) -> None:
+    root = s3_server.new_root()
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    client = s3_server.client
+
+    def begin(key: str, *parts: bytes) -> None:
+        upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        for number, part in enumerate(parts, 1):
+            client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=part)
+
+    begin(f"{prefix}/videos/a.mp4", b"x" * (5 << 20), b"rest")
+    begin(f"{prefix}/b")
+    begin(f"{prefix}-other/c", b"theirs")
+    store = open_store(root, {"endpoint_url": s3_server.endpoint})
+    found = sorted(store.leftovers())
+    assert [(left.key, left.size) for left in found] == [("b", 0), ("videos/a.mp4", (5 << 20) + 4)]
+    if s3_server.name == "rgw":  # moto dates every upload to 2010
+        assert all(abs(left.modified - time.time()) < 120 for left in found)
+    for left in (*found, *found):
+        store.discard(left)
+    assert list(store.leftovers()) == []
+    other = open_store(f"{root}-other", {"endpoint_url": s3_server.endpoint})
+    assert [left.key for left in other.leftovers()] == ["c"]
