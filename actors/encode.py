@@ -11,25 +11,25 @@ from actors.role import Role, answering
 from gamecraft_core.base.inputs import read_bytes
 from gamecraft_core.base.messages import EncodeOrder, FloatArray, Receipt
 from gamecraft_core.base.preset import Preset
-
-_MAX_IMAGE_BYTES = 64 << 20
-_MAX_VIDEO_BYTES = 1 << 30
-_MAX_PIXELS = 64_000_000
+from gamecraft_core.media import bounds
+from gamecraft_core.media.sandbox import Sandbox
 
 
 class EncodeActor(Role):
-    """Holds a VAE for its encoder; reads, bounds and crops what the session starts from."""
+    """Holds a VAE for its encoder, and a sandbox that decodes and crops what the session starts from."""
 
     def __init__(self, lane: str, preset: Preset, threads: int | None, store_options: Mapping[str, Any]) -> None:
         super().__init__("encode", lane)
         self._preset = preset
         self._threads = threads
         self._options = dict(store_options)
+        self._sandbox = Sandbox(beat=lambda: self.moved("waits for a start to be decoded"))
 
     def warm(self) -> dict[str, Any]:
         from actors import models
         from gamecraft_core.weights.remote import localised
 
+        self._sandbox.start()
         preset = localised(self._preset, self._options, "weights.vae")
         self._codec = models.vae_codec(preset, models.prepare(preset, self._threads))
         video = self._preset.video
@@ -45,17 +45,13 @@ class EncodeActor(Role):
         return self.carry(order, work)
 
     def _image(self, order: EncodeOrder) -> FloatArray:
-        from gamecraft_core.media.image import cover_crop, read_image
-
-        data = read_bytes(order.start.uri, "image", max_bytes=_MAX_IMAGE_BYTES, options=self._options)
-        pixels = cover_crop(read_image(data, max_pixels=_MAX_PIXELS), order.height, order.width)
-        return self._codec.encode_image(pixels, order.seed)
+        data = self._read(order, "image", bounds.MAX_IMAGE_BYTES)
+        return self._codec.encode_image(self._sandbox.image(data, order.height, order.width), order.seed)
 
     def _clip(self, order: EncodeOrder) -> FloatArray:
-        from gamecraft_core.media.clip import read_last_frames
-        from gamecraft_core.media.image import cover_crop
+        data = self._read(order, "video", bounds.MAX_CLIP_BYTES)
+        frames = self._sandbox.last_frames(data, order.chunk_frames, order.height, order.width)
+        return self._codec.encode_clip(frames, order.seed)
 
-        data = read_bytes(order.start.uri, "video", max_bytes=_MAX_VIDEO_BYTES, options=self._options)
-        frames = read_last_frames(data, order.chunk_frames, max_pixels=_MAX_PIXELS)
-        cropped = np.stack([cover_crop(frame, order.height, order.width) for frame in frames])
-        return self._codec.encode_clip(cropped, order.seed)
+    def _read(self, order: EncodeOrder, field: str, max_bytes: int) -> bytes:
+        return read_bytes(order.start.uri, field, max_bytes=max_bytes, options=self._options)

@@ -7,17 +7,18 @@ that names the key and a remedy.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from actors.fleet_spec import FleetSpec
+from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.preset import Preset, Strict
+from gamecraft_core.base.redact import redact
 from jobs.overrides import apply_sets, explain, nearest
 from orchestrator.limits import Limits
 from orchestrator.manifest.rows import check_preset
@@ -27,16 +28,31 @@ FLEETS = PRESETS / "fleets"
 
 #: Preset keys that may name a file beside the preset's own.
 _PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"))
-_USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 _BUILT_IN = "presets:"
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class AccessOptions(Strict):
+    """Which places the run may read and write: inputs, manifest, weights and output alike. Fits ``Access``."""
+
+    schemes: tuple[Literal["file", "s3"], ...] = Field(default=("file", "s3"), min_length=1)
+    #: S3 buckets by name; none named: any.
+    buckets: tuple[str, ...] = ()
+    #: Local folders, symbolic links resolved; none named: any.
+    roots: tuple[str, ...] = ()
+
+    @field_validator("roots")
+    @classmethod
+    def _in_full(cls, roots: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_absolute(root, Path.cwd()) for root in roots)
+
+
 class StoreOptions(Strict):
-    """How stores are reached. Fits ``S3Options``; credentials come from the environment alone."""
+    """How stores are reached, and which. Fits ``open_store``; credentials come from the environment alone."""
 
     endpoint_url: str | None = None
+    access: AccessOptions = AccessOptions()
 
 
 class OutputOptions(Strict):
@@ -108,8 +124,9 @@ def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, kee
     config = config.model_copy(update={"other_presets": others})
     if len(config.presets) <= len(others):
         raise UsageError("two presets of the fleet have one name", field="fleet.presets", remedy="rename one")
+    access = Access.of(config.store.model_dump())
     for each in config.presets.values():
-        _check(each)
+        _check(each, access)
     return config
 
 
@@ -144,17 +161,17 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def public(config: RunConfig) -> dict[str, Any]:
-    """``config`` as JSON values that may be shown and stored: without user names and passwords in URIs."""
-    cleaned: dict[str, Any] = _without_userinfo(config.model_dump(mode="json"))
+    """``config`` as JSON values that may be shown and stored: without credentials."""
+    cleaned: dict[str, Any] = _redacted(config.model_dump(mode="json"))
     return cleaned
 
 
-def _without_userinfo(value: Any) -> Any:
+def _redacted(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_userinfo(item) for key, item in value.items()}
+        return {key: _redacted(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_userinfo(item) for item in value]
-    return _USERINFO.sub("", value) if isinstance(value, str) else value
+        return [_redacted(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def _absolute(path: str, folder: Path) -> str:
@@ -162,8 +179,12 @@ def _absolute(path: str, folder: Path) -> str:
     return path if "://" in path else os.path.normpath(folder / Path(path).expanduser())
 
 
-def _check(preset: Preset) -> None:
-    """Refuse a preset whose own defaults no session could start with."""
+def _check(preset: Preset, access: Access) -> None:
+    """Refuse a preset whose own defaults no session could start with, or whose files may not be read."""
+    for group, key in _PATH_KEYS:
+        place = getattr(getattr(preset, group), key) or ""
+        if place and not place.startswith(f"{PRESETS}{os.sep}"):  # what the product brings along is always there
+            access.check(place, f"{group}.{key}")
     try:
         check_preset(preset)
     except BadInput as error:

@@ -16,6 +16,7 @@ from jobs.exits import Exit, guarded
 from jobs.synthesize import add_run_options
 
 if TYPE_CHECKING:
+    from jobs.config import RunConfig
     from orchestrator.manifest.sources import Sources
 
 #: Options that become the manifest row's column of the same name.
@@ -57,6 +58,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     import json
     import tempfile
 
+    from gamecraft_core.base.access import Access
     from gamecraft_core.base.store import file_uri
     from jobs.config import resolve
     from jobs.run import Request, run
@@ -65,7 +67,9 @@ def _generate(arguments: argparse.Namespace) -> int:
 
     config = resolve(arguments.preset, arguments.fleet, arguments.set)
     out = Path(arguments.out).absolute()
-    sources = Sources(file_uri("."), config.store.model_dump())
+    options = config.store.model_dump()
+    Access.of(options).check(str(out), "out")
+    sources = Sources(file_uri("."), options)
     row: dict[str, Any] = {name: value for name in _COLUMNS if (value := getattr(arguments, name)) is not None}
     row.setdefault("prompt", "a calm world")
     spec = RowReader(config.presets, config.preset.name, sources).spec_from_fields(row)
@@ -76,7 +80,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         manifest.write_text(json.dumps(row))
         status = run(
             Request(
-                config=config,
+                config=_with_scratch(config, folder),
                 manifest=str(manifest),
                 out=f"{folder}/out",
                 address=arguments.address,
@@ -89,6 +93,14 @@ def _generate(arguments: argparse.Namespace) -> int:
             out.write_bytes(video.read_bytes())
             print(f"video: {out}")
     return status
+
+
+def _with_scratch(config: RunConfig, folder: str) -> RunConfig:
+    """``config`` with rules that also allow ``folder``, where the one session is a dataset first."""
+    access = config.store.access
+    roots = (*access.roots, folder) if access.roots or "file" not in access.schemes else ()
+    access = access.model_copy(update={"schemes": tuple(sorted({*access.schemes, "file"})), "roots": roots})
+    return config.model_copy(update={"store": config.store.model_copy(update={"access": access})})
 
 
 def _located(control: Control, sources: Sources) -> dict[str, Any]:

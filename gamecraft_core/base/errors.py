@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from gamecraft_core.base.redact import redact
+
 Verdict = Literal["refuse", "retry", "quarantine", "wait", "rewind"]
 
 
@@ -19,10 +21,10 @@ class FramelaneError(Exception):
     verdict: ClassVar[Verdict] = "refuse"
 
     def __init__(self, message: str, *, field: str = "", remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redact(message)
         self.field = field
-        self.remedy = remedy
+        self.remedy = redact(remedy)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.field, self.remedy)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.input_cache import InputCache
 from gamecraft_core.base.store import Store, file_uri, local_path, open_store, scheme_of
@@ -16,6 +20,7 @@ from gamecraft_core.base.store import Store, file_uri, local_path, open_store, s
 MAX_FILES = 2000
 
 _THREADS = 8
+_SHOWN = 200
 
 
 def resolve(path: str, base: str) -> str:
@@ -30,9 +35,13 @@ def resolve(path: str, base: str) -> str:
 def read_bytes(
     uri: str, field: str, *, max_bytes: int, options: Mapping[str, Any] | None = None, first: int | None = None
 ) -> bytes:
-    """The content of ``uri``, or its ``first`` bytes; BadInput naming ``field`` when missing or above ``max_bytes``."""
+    """The content of ``uri``, or its ``first`` bytes.
+
+    BadInput naming ``field`` where it may not be opened (``Access``), is missing, too large, or no plain file.
+    """
+    Access.of(options).check(uri, field, BadInput)
     if scheme_of(uri) == "file":
-        return _read_local(local_path(uri), field, max_bytes)[:first]
+        return _read_local(local_path(uri), field, max_bytes, first)
     folder, _, name = uri.rpartition("/")
     store = open_store(folder, options)
     try:
@@ -42,7 +51,20 @@ def read_bytes(
         end = found.size if first is None else min(first, found.size)
         return store.get_range(name, 0, end, found.version) if end else b""
     except FileNotFoundError as error:
-        raise BadInput(f"{uri} does not exist", field=field, remedy="check the path") from error
+        raise BadInput(f"{_short(uri)} does not exist", field=field, remedy="check the path") from error
+
+
+def file_size(uri: str, field: str, options: Mapping[str, Any] | None = None) -> int:
+    """Bytes of the file at ``uri``; BadInput as for ``read_bytes``."""
+    Access.of(options).check(uri, field, BadInput)
+    if scheme_of(uri) == "file":
+        with _opened(local_path(uri), field) as descriptor:
+            return os.fstat(descriptor).st_size
+    folder, _, name = uri.rpartition("/")
+    try:
+        return open_store(folder, options).stat(name).size
+    except FileNotFoundError as error:
+        raise BadInput(f"{_short(uri)} does not exist", field=field, remedy="check the path") from error
 
 
 def local_copy(
@@ -58,6 +80,7 @@ def local_copy(
     Remote ones are fetched into ``cache`` (default: the user's), once for each content; of a folder, the files that
     ``pick`` chooses among its keys. UsageError naming ``field`` where there is nothing at ``uri``.
     """
+    Access.of(options).check(uri, field)
     if scheme_of(uri) == "file":
         return local_path(uri)
     uri = uri.rstrip("/")
@@ -87,16 +110,40 @@ def _keys(store: Store, uri: str, field: str, pick: Callable[[Iterable[str]], Se
     return keys
 
 
-def _read_local(path: Path, field: str, max_bytes: int) -> bytes:
+def _read_local(path: Path, field: str, max_bytes: int, first: int | None) -> bytes:
+    with _opened(path, field) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        # One byte more than allowed: files below /proc call themselves empty.
+        data = file.read(max_bytes + 1 if first is None else first) or b""
+        if max(os.fstat(descriptor).st_size, len(data)) > max_bytes:
+            raise _too_large(str(path), field, max_bytes)
+        return data
+
+
+@contextmanager
+def _opened(path: Path, field: str) -> Iterator[int]:
+    """A descriptor of the plain file at ``path``; devices and pipes, which could block for ever, are not touched.
+
+    What fails inside the block is reported in the same way.
+    """
     try:
-        with open(path, "rb") as file:
-            data = file.read(max_bytes + 1)
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise BadInput(f"{_short(path)} is not a file", field=field, remedy="name one file")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError as error:
+        raise BadInput(f"{_short(path)} does not exist", field=field, remedy="check the path") from error
     except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", field=field, remedy="check the path") from error
-    if len(data) > max_bytes:
-        raise _too_large(str(path), field, max_bytes)
-    return data
+        raise BadInput(f"cannot read {_short(path)}: {error.strerror}", field=field, remedy="check the path") from error
+
+
+def _short(name: str | Path) -> str:
+    """``name`` for a message: its ends, where it is long."""
+    text = str(name)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
 
 
 def _too_large(name: str, field: str, max_bytes: int) -> BadInput:
-    return BadInput(f"{name} is larger than {max_bytes >> 20} MiB", field=field, remedy="give a smaller file")
+    return BadInput(f"{_short(name)} is larger than {max_bytes >> 20} MiB", field=field, remedy="give a smaller file")

@@ -1,10 +1,12 @@
-"""Logging set-up: plain lines on stderr, one place, chosen by the entry point."""
+"""Logging set-up: plain lines on stderr without credentials, one place, chosen by the entry point."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from typing import TextIO
+
+from gamecraft_core.base.redact import redact
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -22,10 +24,17 @@ class _Stderr(logging.StreamHandler[TextIO]):
         raise AttributeError("the stream is sys.stderr")
 
 
+class _Redacting(logging.Formatter):
+    """Takes credentials out of the whole entry, tracebacks and third parties' words included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 def setup(level: str = "INFO") -> None:
     """Send every framelane log line to stderr with time and level; third parties stay at WARNING."""
     handler = _Stderr()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Redacting("%(asctime)s %(levelname)s %(name)s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -9,53 +9,51 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.inputs import read_bytes
-from gamecraft_core.media.image import check_size
+from gamecraft_core.media.bounds import MAX_CLIP_FRAMES
+from gamecraft_core.media.image import check_size, cover_crop
 
 #: Demuxers that read one file and nothing else.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,ogg,flv,gif"
 _REMEDY = "give a complete video file: MP4, MOV, MKV, WebM, AVI, MPEG, Ogg, FLV or GIF"
 
-MAX_BYTES = 512 * 2**20
-MAX_FRAMES = 20_000
-
 
 def read_last_frames(
-    source: bytes | str | Path,
+    data: bytes,
     count: int,
     *,
     max_pixels: int,
-    max_frames: int = MAX_FRAMES,
-    max_bytes: int = MAX_BYTES,
+    max_frames: int = MAX_CLIP_FRAMES,
+    fit: tuple[int, int] | None = None,
     field: str = "video",
 ) -> npt.NDArray[np.uint8]:
-    """The last ``count`` frames of a clip (bytes, or a path) as RGB uint8 [count, H, W, 3], upright."""
-    data = source if isinstance(source, bytes) else read_bytes(str(source), field, max_bytes=max_bytes)
-    if len(data) > max_bytes:
-        raise BadInput(f"the clip is larger than {max_bytes >> 20} MiB", field=field, remedy="give a shorter clip")
+    """The last ``count`` frames of a clip as RGB uint8 [count, H, W, 3], upright; ``fit``: cut to this (H, W)."""
     import av
 
     try:
         kept = _decode_tail(data, count, max_pixels, max_frames, field)
     except (av.FFmpegError, ValueError, IndexError) as error:
-        raise BadInput(f"the clip cannot be decoded ({error})", field=field, remedy=_REMEDY) from error
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"the clip cannot be decoded ({reason})", field=field, remedy=_REMEDY) from error
     if len(kept) < count:
         raise BadInput(
             f"the clip has {len(kept)} frames, and the session starts from the last {count}",
             field=field,
             remedy=f"give a clip of at least {count} frames",
         )
-    pictures = [_upright(frame) for frame in kept]
-    if len({picture.shape for picture in pictures}) > 1:
+    if len({(frame.width, frame.height, frame.rotation) for frame in kept}) > 1:
         raise BadInput("the frame size changes within the clip", field=field, remedy="encode it at one size")
-    return np.stack(pictures)
+    height, width = fit or _upright(kept[0]).shape[:2]
+    pictures = np.empty((count, height, width, 3), np.uint8)
+    for place in pictures:  # each frame is let go as soon as it is copied: large ones fill gigabytes
+        upright = _upright(kept.popleft())
+        place[...] = cover_crop(upright, *fit) if fit else upright
+    return pictures
 
 
 def decode_frames(mp4: bytes, numbers: Sequence[int]) -> tuple[npt.NDArray[np.uint8], ...]:

@@ -9,8 +9,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from gamecraft_core.base.errors import BadInput
+from gamecraft_core.base.redact import redact
 
 _SHOWN = 80
+_LOOKED_AT = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,9 @@ def meant(value: Any, known: Iterable[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """``value`` for a message: short, and encodable whatever it holds."""
+    """``value`` for a message: short, without credentials, and encodable whatever it holds."""
     try:
-        text = repr(value)
+        text = redact(repr(value)[:_LOOKED_AT])
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__}"
     text = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

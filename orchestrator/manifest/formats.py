@@ -20,6 +20,9 @@ MAX_LINE_BYTES = 4 << 20
 #: Together with the csv module's limit of 128 KiB a cell this makes a line cut at MAX_LINE_BYTES always a bad row.
 MAX_CSV_COLUMNS = 32
 PARQUET_BATCH_ROWS = 256
+#: Of one column of a row group, uncompressed.
+MAX_PARQUET_BYTES = 512 << 20
+MAX_PARQUET_VALUES = 1 << 26
 
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
 _BOM = b"\xef\xbb\xbf"
@@ -67,7 +70,8 @@ def _jsonl_rows(file: BinaryIO) -> Iterator[RawRow]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    _refuse_repeated([key for key, _ in pairs], ValueError)
+    if problem := _repeated([key for key, _ in pairs]):
+        raise ValueError(problem)
     return dict(pairs)
 
 
@@ -102,14 +106,18 @@ def _csv_header(reader: Iterator[list[str]]) -> list[str]:
         raise UsageError(f"unreadable CSV header: {error}", field="manifest", remedy="check the file") from error
     if len(header) > MAX_CSV_COLUMNS:
         raise UsageError(f"{len(header)} CSV columns are too many", field="manifest", remedy="check the header line")
-    _refuse_repeated(header, UsageError)
+    _refuse_repeated_columns(header)
     return header
 
 
-def _refuse_repeated(names: Sequence[str], error: type[Exception]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise error(f"column {shown(repeated[0])} is there twice")
+def _refuse_repeated_columns(names: Sequence[str]) -> None:
+    if problem := _repeated(names):
+        raise UsageError(problem, field="manifest", remedy="give each column a name of its own")
+
+
+def _repeated(names: Sequence[str]) -> str:
+    """What is wrong where a name is there twice, else nothing."""
+    return next((f"column {shown(name)} is there twice" for name, count in Counter(names).items() if count > 1), "")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -129,8 +137,13 @@ def _parquet_rows(file: BinaryIO) -> Iterator[RawRow]:
 
     number = 0
     try:
-        parquet = pq.ParquetFile(file)
-        _refuse_repeated(parquet.schema_arrow.names, UsageError)
+        metadata = pq.read_metadata(file)
+        _refuse_bombs(metadata)
+        # Text is kept as its file has it, each value once: a few kilobytes can repeat a long one a million times.
+        leaves = [metadata.schema.column(position) for position in range(metadata.num_columns)]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        parquet = pq.ParquetFile(file, metadata=metadata, read_dictionary=texts)
+        _refuse_repeated_columns(parquet.schema_arrow.names)
         for batch in parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS):
             for position in range(batch.num_rows):
                 number += 1
@@ -138,6 +151,20 @@ def _parquet_rows(file: BinaryIO) -> Iterator[RawRow]:
     except (pa.ArrowException, OSError) as error:
         reason = f"the Parquet file cannot be read after row {number}: {error}"
         raise UsageError(reason, field="manifest", remedy="write it again; plain columns, no encryption") from error
+
+
+def _refuse_bombs(metadata: Any) -> None:
+    """Row groups are decoded whole, and a small file can unfold to a large one."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for position in range(group.num_columns):
+            column = group.column(position)
+            if column.total_uncompressed_size > MAX_PARQUET_BYTES or column.num_values > MAX_PARQUET_VALUES:
+                raise UsageError(
+                    f"column {shown(column.path_in_schema)} of row group {number} is too large",
+                    field="manifest",
+                    remedy=f"write row groups of at most {MAX_PARQUET_BYTES >> 20} MiB and {MAX_PARQUET_VALUES} values",
+                )
 
 
 def _parquet_row(row: Any, number: int) -> RawRow:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, BinaryIO
 
+from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
+from gamecraft_core.base.ids import folded
 from gamecraft_core.base.inputs import read_bytes
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import SessionSpec
@@ -42,6 +44,21 @@ class Survey:
     errors: tuple[RowError, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated(RowErrors):
+    """A row refused because its id is an earlier row's: what is stored under that id is not this row's."""
+
+
+class _Unseen(Sources):
+    """Sources that take the files of rows for granted: those rows are done with."""
+
+    def check_image(self, uri: str, field: str) -> None:
+        pass
+
+    def check_video(self, uri: str, field: str) -> None:
+        pass
+
+
 class Manifest:
     """The rows of ``uri``, validated against ``presets``. ``options``: see ``S3Options``."""
 
@@ -49,21 +66,27 @@ class Manifest:
         self, uri: str, presets: Mapping[str, Preset], default_preset: str, options: Mapping[str, Any] | None = None
     ) -> None:
         self._format = format_of(uri)
+        Access.of(options).check(uri, "manifest")
         self._local = scheme_of(uri) == "file"
         if self._local:
             uri = file_uri(local_path(uri))
         self.uri = uri
         self._options = options
-        self._reader = RowReader(presets, default_preset, Sources(uri.rpartition("/")[0], options))
+        folder = uri.rpartition("/")[0]
+        self._reader = RowReader(presets, default_preset, Sources(folder, options))
+        self._trusting = RowReader(presets, default_preset, _Unseen(folder, options))
 
-    def rows(self) -> Iterator[SessionSpec | RowErrors]:
-        """Every row in file order. Derived ids that repeat get -2, -3, ...; a given id that repeats is an error."""
+    def rows(self, settled: Collection[str] = ()) -> Iterator[SessionSpec | RowErrors]:
+        """Every row in file order. Derived ids that repeat get -2, -3, ...; a given id that repeats is an error.
+
+        Of sessions that have ``settled`` the images and videos are not looked at again.
+        """
         taken: dict[str, int] = {}
         empty = True
         with self._open() as file:
             for raw in read_rows(file, self._format):
                 empty = False
-                yield self._settle(raw, taken)
+                yield self._settle(raw, taken, settled)
         if empty:
             raise UsageError(f"{self.uri} has no rows", field="manifest", remedy="give at least one session")
 
@@ -89,21 +112,32 @@ class Manifest:
                 errors += row.errors[: MAX_LISTED_ERRORS - len(errors)]
         return Survey(rows, good, rows - good, chunks, frames, tuple(errors))
 
-    def _settle(self, raw: RawRow, taken: dict[str, int]) -> SessionSpec | RowErrors:
+    def _settle(self, raw: RawRow, taken: dict[str, int], settled: Collection[str]) -> SessionSpec | RowErrors:
         """Validate one row and see that its id is its own; ``taken`` counts the rows behind every id so far."""
         if raw.problem:
             return refused(raw.number, "", ("row", *raw.problem))
-        result = self._reader.read(raw.cells, raw.number)
+        result = self._known(raw, taken, settled) or self._reader.read(raw.cells, raw.number)
         name = result.session_id
-        repeated = bool(name) and name in taken
-        taken[name] = taken.get(name, 0) + 1
+        key = folded(name)
+        repeated = bool(name) and key in taken
+        taken[key] = taken.get(key, 0) + 1
         if not repeated:
             return result
         if isinstance(result, SessionSpec) and raw.cells.get("session_id") is None:
             return _with_free_id(result, taken)
-        problem = RowError(raw.number, name, "session_id", f"{name!r} is the id of an earlier row", "give each its own")
+        remedy = "give each its own, and more than other capitals"
+        problem = RowError(raw.number, name, "session_id", f"{name!r} is the id of an earlier row", remedy)
         earlier = result.errors if isinstance(result, RowErrors) else ()
-        return RowErrors(raw.number, name, (*earlier, problem))
+        return Repeated(raw.number, name, (*earlier, problem))
+
+    def _known(self, raw: RawRow, taken: dict[str, int], settled: Collection[str]) -> SessionSpec | None:
+        """The row as read without a look at its files, where its session has settled."""
+        given = raw.cells.get("session_id")
+        if not settled or (given is not None and str(given) not in settled):
+            return None
+        result = self._trusting.read(raw.cells, raw.number)
+        name = result.session_id
+        return result if isinstance(result, SessionSpec) and name in settled and folded(name) not in taken else None
 
     def _open(self) -> BinaryIO:
         if not self._local:
@@ -127,8 +161,8 @@ class Manifest:
 
 def _with_free_id(spec: SessionSpec, taken: dict[str, int]) -> SessionSpec:
     """``spec`` under the next free ID-2, ID-3, ...: rows of equal content stay separate sessions."""
-    number = taken[spec.session_id]
-    while (session_id := f"{spec.session_id}-{number}") in taken:
+    number = taken[folded(spec.session_id)]
+    while folded(session_id := f"{spec.session_id}-{number}") in taken:
         number += 1
-    taken[session_id] = 1
+    taken[folded(session_id)] = 1
     return replace(spec, session_id=session_id)

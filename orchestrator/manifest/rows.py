@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.ids import check_id, digest
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.redact import redact
 from gamecraft_core.base.spec import Control, Priority, SessionSpec, Start
 from gamecraft_core.timeline.frames import CHUNK_FRAMES, Compression, check_chunk_frames, check_session_compression
 from orchestrator.manifest.actions import FIELD as ACTIONS_FIELD
@@ -167,8 +168,9 @@ class RowReader:
 
 
 def refused(row: int, session_id: str, *problems: tuple[str, str, str]) -> RowErrors:
-    """A refused row from its (field, reason, remedy) problems."""
-    return RowErrors(row, session_id, tuple(RowError(row, session_id, *problem) for problem in problems))
+    """A refused row from its (field, reason, remedy) problems, whose reasons may quote what somebody wrote."""
+    errors = (RowError(row, session_id, field, redact(reason), remedy) for field, reason, remedy in problems)
+    return RowErrors(row, session_id, tuple(errors))
 
 
 def check_preset(preset: Preset) -> None:

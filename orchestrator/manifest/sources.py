@@ -1,29 +1,29 @@
 """The files a row names: found, bounded and looked into just far enough to refuse a bad one before any lane sees it.
 
-Invariants: whatever is wrong with one file is a BadInput naming the field; only a store that cannot be reached raises
-anything else. Answers are remembered, so a thousand rows that share an image cost one look.
+Invariants: whatever is wrong with one file is a BadInput naming the field; only a store that cannot be reached, or a
+machine on which no decoder starts, raises anything else. What was looked at is remembered, so a thousand rows that
+share an image cost one look, and the second reading of a manifest costs none.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, TypeVar
 
+from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, StoreUnavailable, UsageError
-from gamecraft_core.base.inputs import read_bytes, resolve
-from gamecraft_core.base.store import local_path, open_store, scheme_of
+from gamecraft_core.base.inputs import file_size, read_bytes, resolve
+from gamecraft_core.base.store import scheme_of
+from gamecraft_core.media import bounds
+from gamecraft_core.media.sandbox import Sandbox, shared
+from orchestrator.manifest.fields import shown
 
-MAX_IMAGE_BYTES = 64 << 20
-MAX_VIDEO_BYTES = 512 << 20
 MAX_POSE_BYTES = 4 << 20
-#: Of a start image as given; it is scaled to the session's size.
-MAX_SOURCE_PIXELS = 64_000_000
 
 _REMEMBERED = 4096
-#: Of a remote image, what is read for its header.
+#: Of an image, what is read for its header.
 _HEADER_BYTES = 256 << 10
 
 PoseRows = tuple[tuple[float, ...], ...]
@@ -31,65 +31,72 @@ Answer = TypeVar("Answer")
 
 
 class Sources:
-    """Looks at what rows name, relative to ``base_uri`` (the manifest's folder). ``options``: see ``S3Options``."""
+    """Looks at what rows name, relative to ``base_uri`` (the manifest's folder).
 
-    def __init__(self, base_uri: str, options: Mapping[str, Any] | None = None) -> None:
+    ``options``: those of ``open_store``; headers are read in ``sandbox`` (default: this process's own).
+    """
+
+    def __init__(self, base_uri: str, options: Mapping[str, Any] | None = None, sandbox: Sandbox | None = None) -> None:
         self._base = base_uri
         self._options = options
-        self._image_once = lru_cache(_REMEMBERED)(self._look_at_image)
-        self._video_once = lru_cache(_REMEMBERED)(self._look_at_video)
+        self._access = Access.of(options)
+        self._sandbox = sandbox or shared()
+        self._looked = _Looked()
+        self._locate_once = lru_cache(_REMEMBERED)(self._locate)
         self._poses_once = lru_cache(_REMEMBERED)(self._read_poses)
 
     def locate(self, path: str, field: str) -> str:
         """Absolute URI of ``path``."""
-        return _guarded(lambda: self._locate(path), path, field)
+        return _guarded(lambda: self._locate_once(path), path, field)
 
     def check_image(self, uri: str, field: str) -> None:
         """Refuse an image that is missing, too large, or has an unreadable header."""
-        _guarded(lambda: self._image_once(uri), uri, field)
+        self._looked.once(uri, field, lambda: _guarded(lambda: self._look_at_image(uri), uri, field))
 
     def check_video(self, uri: str, field: str) -> None:
         """Refuse a clip that is missing, empty or too large; it is decoded where it is encoded, not here."""
-        _guarded(lambda: self._video_once(uri), uri, field)
+        self._looked.once(uri, field, lambda: _guarded(lambda: self._look_at_video(uri), uri, field))
 
     def pose_rows(self, path: str, frames: int, field: str) -> PoseRows:
         """The first ``frames`` rows of the pose file at ``path``, and one more where it has one."""
-        return _guarded(lambda: self._poses_once(self._locate(path), frames), path, field)
+        return _guarded(lambda: self._poses_once(self._locate_once(path), frames), path, field)
 
     def _locate(self, path: str) -> str:
         if not path.strip() or any(ord(character) < 32 for character in path):
-            raise BadInput(f"{path[:80]!r} is not a path", remedy="name one file")
+            raise BadInput(f"{shown(path)} is not a path", remedy="name one file")
         uri = resolve(path, self._base)
+        self._access.check(uri)
         if scheme_of(uri) != "file" and not all(uri.partition("://")[2].partition("/")[::2]):
-            raise BadInput(f"{path!r} names no file", remedy="write SCHEME://BUCKET/KEY")
+            raise BadInput(f"{shown(path)} names no file", remedy="write SCHEME://BUCKET/KEY")
         return uri
 
     def _look_at_image(self, uri: str) -> None:
-        from gamecraft_core.media.image import header_check
-
-        if scheme_of(uri) == "file":
-            with open(_regular_file(uri, MAX_IMAGE_BYTES), "rb") as file:
-                header_check(file, max_pixels=MAX_SOURCE_PIXELS)
-            return
-        read = partial(read_bytes, uri, "image", max_bytes=MAX_IMAGE_BYTES, options=self._options)
+        head = self._read(uri, first=_HEADER_BYTES)
+        if not head:
+            raise _empty(uri)
         try:
-            header_check(read(first=_HEADER_BYTES), max_pixels=MAX_SOURCE_PIXELS)
-        except BadInput:  # some headers carry large profiles and previews
-            header_check(read(), max_pixels=MAX_SOURCE_PIXELS)
+            self._sandbox.image_size(head)
+        except BadInput:
+            if len(head) < _HEADER_BYTES:
+                raise
+            self._sandbox.image_size(self._read(uri))  # some headers carry large profiles and previews
 
     def _look_at_video(self, uri: str) -> None:
-        if scheme_of(uri) == "file":
-            _regular_file(uri, MAX_VIDEO_BYTES)
-            return
-        folder, _, name = uri.rpartition("/")
-        _check_size(uri, open_store(folder, self._options).stat(name).size, MAX_VIDEO_BYTES)
+        size = file_size(uri, "video", self._options)
+        if not size:
+            raise _empty(uri)
+        if size > bounds.MAX_CLIP_BYTES:
+            raise BadInput(f"{uri} is larger than {bounds.MAX_CLIP_BYTES >> 20} MiB", remedy="give a shorter clip")
+
+    def _read(self, uri: str, first: int | None = None) -> bytes:
+        return read_bytes(uri, "image", max_bytes=bounds.MAX_IMAGE_BYTES, options=self._options, first=first)
 
     def _read_poses(self, uri: str, frames: int) -> PoseRows:
         from gamecraft_core.timeline.poses import parse_pose_rows
 
-        if scheme_of(uri) == "file":
-            _regular_file(uri, MAX_POSE_BYTES)
         data = read_bytes(uri, "poses", max_bytes=MAX_POSE_BYTES, options=self._options)
+        if not data:
+            raise _empty(uri)
         try:
             return parse_pose_rows(data.decode("utf-8-sig").splitlines(), frames)[: frames + 1]
         except UnicodeDecodeError as error:
@@ -98,20 +105,35 @@ class Sources:
             raise BadInput(f"{uri}: {error.message}", remedy=error.remedy) from error
 
 
-def _regular_file(uri: str, max_bytes: int) -> str:
-    """Local path behind ``uri``; BadInput unless it is a file of 1 to ``max_bytes`` bytes."""
-    path = str(local_path(uri))
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise BadInput(f"{path} is not a file", remedy="name one file")
-    _check_size(path, status.st_size, max_bytes)
-    return path
+class _Looked:
+    """Verdicts on files: of every one that passed a short digest, of the last that were refused the reason.
+
+    Should two files ever share a digest, the second is judged where it is decoded.
+    """
+
+    def __init__(self) -> None:
+        self._passed: set[int] = set()
+        self._refused: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def once(self, uri: str, field: str, look: Callable[[], None]) -> None:
+        """``look`` at ``uri`` as ``field`` unless that was done; a BadInput that it raised is raised again."""
+        digest = int.from_bytes(blake2b(f"{field} {uri}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
+        if digest in self._passed:
+            return
+        if known := self._refused.get((uri, field)):
+            raise BadInput(known[0], field=field, remedy=known[1])
+        try:
+            look()
+        except BadInput as error:
+            if len(self._refused) >= _REMEMBERED:
+                del self._refused[next(iter(self._refused))]
+            self._refused[uri, field] = (error.message, error.remedy)
+            raise
+        self._passed.add(digest)
 
 
-def _check_size(name: str, size: int, max_bytes: int) -> None:
-    if not 0 < size <= max_bytes:
-        problem = f"larger than {max_bytes >> 20} MiB" if size else "empty"
-        raise BadInput(f"{name} is {problem}", remedy="give a complete file within the limit")
+def _empty(name: str) -> BadInput:
+    return BadInput(f"{name} is empty", remedy="give a complete file within the limit")
 
 
 def _guarded(look: Callable[[], Answer], name: str, field: str) -> Answer:
@@ -123,10 +145,9 @@ def _guarded(look: Callable[[], Answer], name: str, field: str) -> Answer:
     except (BadInput, UsageError) as error:
         raise BadInput(error.message, field=field, remedy=error.remedy) from error
     except FileNotFoundError as error:
-        raise BadInput(f"{name} does not exist", field=field, remedy="check the path") from error
+        raise BadInput(f"{name[:200]} does not exist", field=field, remedy="check the path") from error
     except OSError as error:
-        raise BadInput(
-            f"cannot read {name}: {error.strerror or error}", field=field, remedy="check the path"
-        ) from error
+        reason = f"cannot read {name[:200]}: {error.strerror or error}"
+        raise BadInput(reason, field=field, remedy="check the path") from error
     except ValueError as error:
-        raise BadInput(f"{name[:200]!r} cannot be used ({error})", field=field, remedy="check its spelling") from error
+        raise BadInput(f"{shown(name)} cannot be used ({error})", field=field, remedy="check its spelling") from error

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from gamecraft_core.base.errors import BadInput
 from gamecraft_core.base.store import open_store
 from gamecraft_core.base.store_s3 import S3Store
-from orchestrator.manifest import sources
+from gamecraft_core.media import bounds
 from orchestrator.manifest.sources import Sources
 from tests.servers.s3 import S3Server
 
@@ -62,7 +62,7 @@ def test_a_small_image_and_one_with_a_long_header_are_accepted(place: tuple[S3St
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "not an image"),
+        (b"", "is empty"),
         (b"some text", "not an image"),
         (b"x" * 3000, "larger than"),
         (None, "does not exist"),
@@ -72,7 +72,7 @@ def test_a_bad_image_is_refused_by_field(
     place: tuple[S3Store, Sources], monkeypatch: pytest.MonkeyPatch, content: bytes | None, reason: str
 ) -> None:
     store, looked = place
-    monkeypatch.setattr(sources, "MAX_IMAGE_BYTES", 2000)
+    monkeypatch.setattr(bounds, "MAX_IMAGE_BYTES", 2000)
     if content is not None:
         store.put("bad.png", content)
     with pytest.raises(BadInput, match=reason) as caught:
@@ -85,7 +85,7 @@ def test_a_bad_clip_is_refused_by_its_size(
     place: tuple[S3Store, Sources], monkeypatch: pytest.MonkeyPatch, content: bytes | None, reason: str
 ) -> None:
     store, looked = place
-    monkeypatch.setattr(sources, "MAX_VIDEO_BYTES", 2000)
+    monkeypatch.setattr(bounds, "MAX_CLIP_BYTES", 2000)
     if content is not None:
         store.put("bad.mp4", content)
     with pytest.raises(BadInput, match=reason):

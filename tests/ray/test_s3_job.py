@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gamecraft_core.base.store import Store, open_store
+from jobs.config import load_preset
 from jobs.synthesize import main
+from tests.fakes.checkpoints import write_official
 from tests.ray.runs import INPUTS, SMALL
 from tests.servers.cluster import RayCluster
 from tests.servers.s3 import ACCESS_KEY, SECRET_KEY, S3Server
@@ -36,6 +38,9 @@ ROWS: list[dict[str, Any]] = [
 ]
 FRAMES = {"walk": 66, "wide": 66, "clip": 34, "arc": 66}
 WIDTHS = {"walk": 48, "wide": 80, "clip": 48, "arc": 48}
+
+#: What each kind of output held: videos' digests by session.
+SEEN: list[dict[str, str]] = []
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,15 @@ def inputs(store: Store) -> None:
     store.put("manifest.jsonl", "\n".join(lines).encode())
 
 
+def upload_weights(store: Store, folder: Path) -> list[str]:
+    """Put a checkpoint in the published layout, of the numbers that the preset draws, into ``store``; the options."""
+    official = write_official(load_preset("tiny-gamecraft"), folder)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            store.put(f"weights/{path.relative_to(folder)}", path.read_bytes())
+    return [word.replace(str(folder), store.uri("weights")) for word in official.sets]
+
+
 def run(source: Store, out: str, *options: str) -> int:
     argv = ["--preset", "tiny-gamecraft", "--manifest", source.uri("manifest.jsonl"), "--out", out, *options]
     argv += ["--fleet", "laptop", "--metrics-port", "0", "--keep-latents", "--set", "output.rows_per_shard=3"]
@@ -74,7 +88,7 @@ def run(source: Store, out: str, *options: str) -> int:
 def output(
     request: pytest.FixtureRequest, ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Output]:
-    """The output of a whole job, in a folder or on the real S3 server; there its inputs come from S3 too."""
+    """The output of a whole job, in a folder or on the real S3 server; there inputs and weights come from S3 too."""
     if request.param == "folder":
         source = open_store(str(tmp_path_factory.mktemp("source")))
         out = str(tmp_path_factory.mktemp("an output") / "out")
@@ -86,7 +100,8 @@ def output(
     endpoint = {"endpoint_url": server.endpoint}
     source, out = open_store(server.new_root(), endpoint), server.new_root()
     inputs(source)
-    again = partial(run, source, out, "--set", f"store.endpoint_url={server.endpoint}")
+    weights = upload_weights(source, tmp_path_factory.mktemp("official"))
+    again = partial(run, source, out, "--set", f"store.endpoint_url={server.endpoint}", *weights)
     assert again() == 3
     arrow = pyarrow.fs.S3FileSystem(
         access_key=ACCESS_KEY, secret_key=SECRET_KEY, endpoint_override=server.endpoint, region="us-east-1"
@@ -111,6 +126,14 @@ def test_everything_promised_is_there_and_bad_rows_are_listed(output: Output) ->
         (3, "gone", "image"),
         (5, "torn", "image"),
     ]
+
+
+def test_where_things_lie_changes_no_bit(output: Output) -> None:
+    """Drawn weights and a folder, or the same numbers from files on S3 and an output there: one dataset."""
+    table = pyarrow.dataset.dataset(output.data, filesystem=output.arrow).to_table()
+    found = {row["session_id"]: row["video_sha256"] for row in table.to_pylist()}
+    SEEN.append(found)
+    assert all(other == found for other in SEEN)
 
 
 def test_hugging_face_decodes_the_videos(output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

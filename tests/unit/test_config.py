@@ -12,7 +12,7 @@ import yaml
 
 from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.ids import digest
-from gamecraft_core.base.store_s3 import S3Options
+from gamecraft_core.base.store import open_store
 from jobs import config
 from jobs.config import (
     RunConfig,
@@ -84,7 +84,7 @@ def test_a_resolved_configuration_survives_json(write: Writer) -> None:
     assert resolved.limits.max_sessions == 3
     assert resolved.output.keep_latents
     assert RunConfig.model_validate(json.loads(json.dumps(public(resolved)))) == resolved
-    S3Options(**resolved.store.model_dump())
+    open_store("s3://bucket/prefix", resolved.store.model_dump())
 
 
 def test_a_set_wins_over_a_flag(write: Writer) -> None:
@@ -113,7 +113,13 @@ def test_identity_is_what_shapes_the_output(write: Writer) -> None:
     ):
         assert digest(identity(resolve(path, sets=[same]))) == base, same
     assert digest(identity(resolve(path, "demo"))) == base
-    for other in ("runtime.threads=2", "sampling.seed=6", "output.rows_per_shard=5", "output.keep_latents=true"):
+    for other in (
+        "runtime.threads=2",
+        "runtime.vae_tile_batch=2",
+        "sampling.seed=6",
+        "output.rows_per_shard=5",
+        "output.keep_latents=true",
+    ):
         assert digest(identity(resolve(path, sets=[other]))) != base, other
     assert digest(identity(resolve(path, sets=[f"fleet.presets=[{write('other')}]"]))) != base
 
@@ -142,11 +148,13 @@ def test_the_endpoint_comes_from_the_environment_unless_it_is_set(write: Writer)
 
 
 def test_nothing_public_holds_a_password(write: Writer) -> None:
-    sets = ["store.endpoint_url=https://me:pass@host:7480/x", "weights.dit=s3://me:pass@bucket/dit@v1"]
-    shown = public(resolve(write(), sets=sets))
+    shown = public(resolve(write(), sets=["store.endpoint_url=https://me:pass@host:7480/x"]))
     assert shown["store"]["endpoint_url"] == "https://host:7480/x"
-    assert shown["preset"]["weights"]["dit"] == "s3://bucket/dit@v1"
     assert "pass@" not in json.dumps(shown)
+    with pytest.raises(UsageError, match="a user name or a password") as caught:
+        resolve(write(), sets=["weights.dit=s3://me:pass@bucket/dit@v1"])
+    assert caught.value.field == "weights.dit"
+    assert "pass" not in caught.value.message.replace("password", "")
 
 
 @pytest.mark.parametrize(

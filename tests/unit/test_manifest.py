@@ -16,7 +16,7 @@ from PIL import Image
 
 from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.spec import ActionControl, SessionSpec
-from gamecraft_core.base.store import MemoryStore
+from gamecraft_core.base.store_memory import MemoryStore
 from orchestrator.manifest import formats, manifest
 from orchestrator.manifest.manifest import Manifest
 from orchestrator.manifest.rows import RowErrors

@@ -60,6 +60,6 @@ def test_the_inputs_are_small_and_are_those_the_script_draws(tmp_path: Path) -> 
 
 
 def test_the_clip_is_the_drawn_flight() -> None:
-    frames = read_last_frames(make_inputs.INPUTS / "balloons.mp4", 33, max_pixels=100_000)
+    frames = read_last_frames((make_inputs.INPUTS / "balloons.mp4").read_bytes(), 33, max_pixels=100_000)
     drawn = make_inputs.balloons((make_inputs.CLIP_FRAMES - 1) / make_inputs.FPS)
     assert np.abs(frames[-1].astype(int) - drawn).mean() < 6

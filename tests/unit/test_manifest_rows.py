@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from gamecraft_core.base import inputs
 from gamecraft_core.base.errors import BadInput, StoreUnavailable, UsageError
 from gamecraft_core.base.preset import SamplingConfig
 from gamecraft_core.base.spec import PoseControl, SessionSpec
+from gamecraft_core.media import bounds
 from orchestrator.manifest import rows, sources
 from orchestrator.manifest.rows import COLUMNS, RowErrors, RowReader, check_preset
 from orchestrator.manifest.sources import Sources
@@ -113,9 +115,9 @@ MISTAKES: list[tuple[dict[str, Any], str, str, str]] = [
     ({"image": 3}, "image", "not text", "string"),
     ({"image": "\ud800.png"}, "image", "not valid UTF-8", "UTF-8"),
     ({"image": "http://host/a.png"}, "image", "scheme 'http'", "file, s3, memory"),
-    ({"image": "s3://[oops"}, "image", "cannot be used", "spelling"),
+    ({"image": "s3://[oops"}, "image", "no legal bucket", "s3://BUCKET/KEY"),
     ({"image": "s3://bucket"}, "image", "names no file", "KEY"),
-    ({"image": "memory://b/../a.png"}, "image", "does not exist", "check the path"),
+    ({"image": "memory://b/../a.png"}, "image", "'..' in its path", "the key itself"),
     ({"image": "memory://b/none.png"}, "image", "does not exist", "check the path"),
     ({"image": "torn.png"}, "image", "not an image|is damaged", "image file"),
     ({"image": "text.png"}, "image", "not an image", "image file"),
@@ -201,19 +203,34 @@ def test_all_mistakes_of_a_row_are_reported_at_once(reader: RowReader) -> None:
     assert {error.field for error in result.errors} == {"video", "seed", "steps", "colour", "prompt", "actions"}
 
 
-def test_one_image_is_looked_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_is_looked_at_once_good_or_bad(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
-    look = sources._regular_file
+    read = inputs.read_bytes
 
-    def counted(uri: str, max_bytes: int) -> str:
-        looks.append(uri)
-        return look(uri, max_bytes)
+    def counted(uri: str, field: str, **options: Any) -> bytes:
+        looks.append(uri.rpartition("/")[2])
+        return read(uri, field, **options)
 
-    monkeypatch.setattr(sources, "_regular_file", counted)
+    monkeypatch.setattr(sources, "read_bytes", counted)
     reader = RowReader({"tiny": tiny_preset()}, "tiny", Sources(folder.as_uri()))
+    errors = set()
     for seed in range(5):
         accepted(reader, seed=seed)
-    assert looks == [(folder / "a.png").as_uri()]
+        refused = reader.read(GOOD | {"image": "text.png", "seed": seed}, 1)
+        assert isinstance(refused, RowErrors)
+        errors.add((refused.errors[0].field, refused.errors[0].reason))
+    assert looks == ["a.png", "text.png"]
+    assert len(errors) == 1
+
+
+def test_a_file_that_is_an_image_is_not_yet_a_clip(folder: Path) -> None:
+    looked = Sources(folder.as_uri())
+    looked.check_image(looked.locate("a.png", "image"), "image")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounds, "MAX_CLIP_BYTES", 10)
+        with pytest.raises(BadInput, match="larger than") as caught:
+            looked.check_video(looked.locate("a.png", "video"), "video")
+    assert caught.value.field == "video"
 
 
 def test_an_unreachable_store_blames_no_row(reader: RowReader, monkeypatch: pytest.MonkeyPatch) -> None:
