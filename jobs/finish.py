@@ -12,11 +12,12 @@ from typing import Any
 
 from gamecraft_core.base.errors import BadInput, FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
+from gamecraft_core.base.points import reached
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import claim, layout
 from gamecraft_core.dataset.commit import sweep
-from gamecraft_core.dataset.errors_table import ErrorRow, write_errors
+from gamecraft_core.dataset.errors_table import ErrorRow, ErrorTable, first_errors, stored_failures
 from jobs.exits import Exit
 from jobs.progress import Before
 from orchestrator.ports import Listener
@@ -30,14 +31,19 @@ _LISTED_FAILURES = 20
 
 
 class Report(Listener):
-    """Counts rows while the run goes on, and writes its closing files."""
+    """Counts rows while the run goes on, and writes its closing files.
+
+    Invariant: memory is a byte a row and what ``ErrorTable`` needs for the failures; earlier starts' are left in
+    the store until the table is written.
+    """
 
     def __init__(self, record: dict[str, Any], rows: int, started: float) -> None:
         self._record = record
         self._rows = rows
         self._started = started
-        self._errors: list[ErrorRow] = []
-        self._failed_rows: set[int] = set()
+        self._errors = ErrorTable()
+        self._earlier_failures: list[str] = []
+        self._failed = bytearray(rows + 1)
         self._committed = 0
         self._frames = 0
         self._calls: Counter[Stage] = Counter()
@@ -54,7 +60,7 @@ class Report(Listener):
         self._seconds[receipt.stage] += receipt.seconds
         self._frames += int(receipt.facts.get("frames", 0))
         if "failure" in receipt.facts:  # as it is stored, and as a resumed run will find it
-            self._add(ErrorRow(**receipt.facts["failure"]))
+            self._add([ErrorRow(**receipt.facts["failure"])])
 
     def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
         if error is None:
@@ -67,10 +73,15 @@ class Report(Listener):
         self._committed += 1
         self.before = Before(self.before.committed + 1, self.before.failed, self.before.chunks + chunks)
 
-    def found_failed(self, errors: Iterable[ErrorRow], chunks: int) -> None:
-        """A row that validation turned away, with all that is wrong with it, or that failed in an earlier start."""
-        for error in errors:
-            self._add(error)
+    def found_failed(self, row: int, session_id: str, chunks: int) -> None:
+        """A row whose session failed in an earlier start, which recorded why."""
+        self._failed[row] = True
+        self._earlier_failures.append(session_id)
+        self.before = Before(self.before.committed, self.before.failed + 1, self.before.chunks + chunks)
+
+    def refused(self, errors: Iterable[ErrorRow], chunks: int = 0) -> None:
+        """A row that is not tried, with all that is wrong with it."""
+        self._add(list(errors))
         self.before = Before(self.before.committed, self.before.failed + 1, self.before.chunks + chunks)
 
     def begin(self, store: Store, metrics_url: str) -> None:
@@ -86,32 +97,41 @@ class Report(Listener):
 
     def write(self, store: Store, timeline: Timeline, *, finished: bool) -> None:
         """Write the closing files; run.json comes last and says that they are all there."""
-        write_errors(store, self._errors)
+        reached("finish.begun")
+        for error in stored_failures(store, self._earlier_failures):
+            self._errors.add(error)
+        self._errors.write(store)
         store.put(layout.TIMELINE, timeline.to_json())
         sheet = _contact_sheet(store)
         if sheet is not None:
             store.put(layout.CONTACT_SHEET, sheet)
         if finished:
             sweep(store)
+            reached("finish.swept")
         counts = self._counts(timeline.overlap_ratio())
         claim.finish(store, self._record | {"status": "finished" if finished else "stopped", "counts": counts})
 
     def status(self, *, finished: bool) -> int:
         if not finished:
             return Exit.STOPPED
-        return Exit.SOME_ROWS_FAILED if self._failed_rows else Exit.ALL_COMMITTED
+        return Exit.SOME_ROWS_FAILED if any(self._failed) else Exit.ALL_COMMITTED
 
-    def _add(self, error: ErrorRow) -> None:
-        self._errors.append(error)
-        self._failed_rows.add(error.row)
+    def _add(self, errors: list[ErrorRow]) -> None:
+        """Everything that is wrong with one row; the same failure heard twice counts once."""
+        if self._failed[errors[0].row]:
+            return
+        self._failed[errors[0].row] = True
+        for error in errors:
+            self._errors.add(error)
 
     def _counts(self, overlap: float | None) -> dict[str, Any]:
         """Rows are of the whole run, ``this_start`` of the work done since it was last started."""
+        failed = self._failed.count(True)
         return {
             "rows": self._rows,
             "committed": self._committed,
-            "failed": len(self._failed_rows),
-            "remaining": self._rows - self._committed - len(self._failed_rows),
+            "failed": failed,
+            "remaining": self._rows - self._committed - failed,
             "this_start": {
                 "frames": self._frames,
                 "seconds": round(time.time() - self._started, 3),
@@ -142,12 +162,16 @@ class Report(Listener):
             table.add_row("decode hidden behind denoise", f"{100 * overlap:.0f} %")
         console = Console()
         console.print(table)
-        for error in sorted(self._errors, key=lambda each: each.row)[:_LISTED_FAILURES]:
+        errors: list[ErrorRow] = []
+        lines = 0
+        with suppress(FramelaneError, FileNotFoundError):
+            errors, lines = first_errors(store, _LISTED_FAILURES)
+        for error in errors:
             what = BadInput(error.reason, field=error.field, remedy=error.remedy)
             line = f"row {error.row}, {error.session_id or '-'}: {what}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if len(self._errors) > _LISTED_FAILURES:
-            console.print(f"and {len(self._errors) - _LISTED_FAILURES} more in {store.uri(layout.ERRORS)}")
+        if lines > len(errors):
+            console.print(f"and {lines - len(errors)} more in {store.uri(layout.ERRORS)}")
         console.print(f"output: {store.root}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -30,6 +30,8 @@ BUCKETS = (
 STATES = ("active", "committed", "failed")
 #: Classes of ``base.errors`` that end a session; ``other`` is any that is none of these.
 REASONS = ("BadInput", "Poisoned", "LaneLost", "StoreUnavailable", "other")
+
+Kind = TypeVar("Kind", Histogram, Gauge, Counter)
 
 #: How many of the latest decodes and denoises the overlap gauge looks at.
 _OVERLAP_WINDOW = 256
@@ -67,6 +69,8 @@ METRICS = (
     Spec("gamecraft_outputs_committed_total", "counter", "Sessions committed."),
     Spec("gamecraft_failures_total", "counter", "Sessions that failed, by kind of error.", {"reason": REASONS}),
     Spec("gamecraft_lane_restarts_total", "counter", "Lanes lost or restarted.", _STAGE),
+    Spec("gamecraft_lanes_missing", "gauge", "Lanes lost that nothing has replaced yet.", _STAGE),
+    Spec("gamecraft_store_retries_total", "counter", "Orders that found the store absent and wait for it.", _STAGE),
     Spec(
         "gamecraft_lane_memory_bytes",
         "gauge",
@@ -104,33 +108,36 @@ class _Instruments:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._histograms: dict[str, Histogram] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[tuple[str, ...], Histogram] = {}
+        self._gauges: dict[tuple[str, ...], Gauge] = {}
+        self._counters: dict[tuple[str, ...], Counter] = {}
         for spec in METRICS:
-            made: Histogram | Gauge | Counter
             names = (spec.name, spec.text, tuple(spec.labels))
+            labels = [value for values in spec.labels.values() for value in values]  # one label at most
             if spec.kind == "histogram":
-                made = self._histograms[spec.name] = Histogram(*names, buckets=BUCKETS, registry=self.registry)
+                _add(self._histograms, labels, Histogram(*names, buckets=BUCKETS, registry=self.registry), spec.name)
             elif spec.kind == "gauge":
-                made = self._gauges[spec.name] = Gauge(*names, registry=self.registry)
+                _add(self._gauges, labels, Gauge(*names, registry=self.registry), spec.name)
             else:
-                made = self._counters[spec.name] = Counter(*names, registry=self.registry)
-            for values in spec.labels.values():  # one label at most
-                for value in values:
-                    made.labels(value)
+                _add(self._counters, labels, Counter(*names, registry=self.registry), spec.name)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
-        metric = self._histograms[f"gamecraft_{name}"]
-        return metric.labels(*labels) if labels else metric
+        return self._histograms[name, *labels]
 
     def gauge(self, name: str, *labels: str) -> Gauge:
-        metric = self._gauges[f"gamecraft_{name}"]
-        return metric.labels(*labels) if labels else metric
+        return self._gauges[name, *labels]
 
     def counter(self, name: str, *labels: str) -> Counter:
-        metric = self._counters[f"gamecraft_{name}"]
-        return metric.labels(*labels) if labels else metric
+        return self._counters[name, *labels]
+
+
+def _add(known: dict[tuple[str, ...], Kind], labels: Sequence[str], metric: Kind, name: str) -> None:
+    """Note the metric by its short name, or its series by that and the label: a look-up is paid at each use."""
+    short = name.removeprefix("gamecraft_")
+    if not labels:
+        known[short,] = metric
+    for label in labels:
+        known[short, label] = metric.labels(label)
 
 
 @dataclass(slots=True)
@@ -176,6 +183,9 @@ class Metrics(Listener):
         self._video_seconds = 0.0
         for stage in STAGES:
             self._metrics.gauge("queue_depth", stage).set_function(partial(queue_depth, stage))
+            self._metrics.gauge("lane_busy_ratio", stage).set_function(partial(self._busy_ratio, stage))
+            self._metrics.gauge("lane_memory_bytes", stage).set_function(partial(self._largest, stage))
+        self._metrics.gauge("overlap_ratio").set_function(self._overlap)
         self._metrics.gauge("realtime_factor").set_function(lambda: self._video_seconds / self._wall())
 
     def admitted(self, spec: SessionSpec, now: float) -> None:
@@ -186,9 +196,9 @@ class Metrics(Listener):
         self._lane_used(receipt)
         self._metrics.counter("output_bytes_total").inc(receipt.facts.get("bytes", 0))
         stage, key = receipt.stage, (receipt.session_id, receipt.index)
-        stored = "fragment_key" in receipt.facts
+        stored = "stored" in receipt.facts
         if spec is None or (stage == "write" and not stored):
-            return  # commits, failures and shards are no chunk's
+            return  # restored state, failures and shards are no chunk's
         self._metrics.histogram("chunk_stage_seconds", stage).observe(receipt.seconds)
         self._metrics.histogram("chunk_stage_seconds", "queue").observe(max(0.0, receipt.started - ready_at))
         if stage == "denoise":
@@ -209,13 +219,20 @@ class Metrics(Listener):
             self._metrics.counter("outputs_committed_total").inc()
         self._admitted.pop(spec.session_id, None)
         self._last_chunk.pop(spec.session_id, None)
-        for index in range(spec.num_chunks if error else 0):
+        for index in range(spec.num_chunks):
             self._ready.pop((spec.session_id, index), None)
 
     def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
         self._metrics.counter("lane_restarts_total", lane.stage).inc()
         if lost := self._use[lane.stage].get(lane.name):
             lost.memory = 0.0
+        self._metrics.gauge("lanes_missing", lane.stage).inc()
+
+    def lane_back(self, lane: Lane, now: float) -> None:
+        self._metrics.gauge("lanes_missing", lane.stage).dec()
+
+    def store_away(self, stage: Stage, error: FramelaneError, pause: float, now: float) -> None:
+        self._metrics.counter("store_retries_total", stage).inc()
 
     def refused(self, rows: int) -> None:
         """Rows that validation turned away."""
@@ -226,17 +243,19 @@ class Metrics(Listener):
         return max(self._clock() - self._started, 1e-9)
 
     def _lane_used(self, receipt: Receipt) -> None:
-        stage = receipt.stage
-        used = self._use[stage]
-        used.setdefault(receipt.lane, _LaneUse()).add(receipt)
-        self._metrics.gauge("lane_memory_bytes", stage).set(max(use.memory for use in used.values()))
-        busy = sum(use.busy for use in used.values())
-        lanes = max(len(used), self._lanes.get(stage, 0))
-        self._metrics.gauge("lane_busy_ratio", stage).set(busy / (lanes * self._wall()))
-        if stage in self._recent:
-            self._recent[stage].append((receipt.started, receipt.ended))
-            ratio = overlap_ratio(self._recent["decode"], self._recent["denoise"])
-            self._metrics.gauge("overlap_ratio").set(ratio or 0.0)
+        self._use[receipt.stage].setdefault(receipt.lane, _LaneUse()).add(receipt)
+        if receipt.stage in self._recent:
+            self._recent[receipt.stage].append((receipt.started, receipt.ended))
+
+    def _busy_ratio(self, stage: Stage) -> float:
+        used = list(self._use[stage].values())
+        return sum(use.busy for use in used) / (max(1, len(used), self._lanes.get(stage, 0)) * self._wall())
+
+    def _largest(self, stage: Stage) -> float:
+        return max((use.memory for use in list(self._use[stage].values())), default=0.0)
+
+    def _overlap(self) -> float:
+        return overlap_ratio(list(self._recent["decode"]), list(self._recent["denoise"])) or 0.0
 
     def _chunk_stored(self, key: tuple[str, int], now: float) -> None:
         session_id, index = key

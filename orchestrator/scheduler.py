@@ -67,9 +67,10 @@ class _Backlog:
         self.total += 1
 
     def remove(self, session: Session) -> None:
-        if self._of.get(session.number):
-            self._of[session.number] -= 1
+        if left := self._of.pop(session.number, 0):
             self.total -= 1
+            if left > 1:
+                self._of[session.number] = left - 1
 
     def forget(self, session: Session) -> None:
         self.total -= self._of.pop(session.number, 0)

@@ -1,4 +1,8 @@
-"""The timeline of a run: one track per lane, in the trace format that Perfetto opens. Bounded to the latest events."""
+"""The timeline of a run: one track per lane, in the trace format that Perfetto opens.
+
+Invariants: the events kept are the latest ones, a bounded number, and the file says how many came before them; the
+overlap ratio is that of the whole run.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +11,61 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from gamecraft_core.base.errors import FramelaneError
-from gamecraft_core.base.messages import STAGES, Receipt
+from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
-from orchestrator.overlap import overlap_ratio
+from orchestrator.overlap import Overlap
 from orchestrator.ports import Lane, Listener
 
-MAX_EVENTS = 100_000
+#: Receipts kept. Each is one slice of a track, a decode's two.
+MAX_EVENTS = 50_000
+
+
+class _Kept(NamedTuple):
+    """What the timeline shows of a receipt. ``decoded``: where it gives way to the encoding of its video."""
+
+    stage: Stage
+    lane: str
+    session_id: str
+    chunk: int
+    started: float
+    decoded: float
+    ended: float
 
 
 class Timeline(Listener):
-    """A listener that keeps the latest receipts."""
+    """A listener that keeps the latest receipts, and of all of them how well decode hides behind denoise."""
 
     def __init__(self, max_events: int = MAX_EVENTS) -> None:
-        self._max_events = max_events
-        self._receipts: deque[Receipt] = deque(maxlen=max_events)
+        self._receipts: deque[_Kept] = deque(maxlen=max_events)
         self._lost: deque[tuple[str, str, float]] = deque(maxlen=1000)
+        self._overlap = Overlap()
+        self._heard = 0
 
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
-        self._receipts.append(receipt)
+        decoded = receipt.facts.get("decoded", receipt.ended)
+        self._receipts.append(
+            _Kept(
+                receipt.stage, receipt.lane, receipt.session_id, receipt.index, receipt.started, decoded, receipt.ended
+            )
+        )
+        self._heard += 1
+        if receipt.stage == "decode":
+            self._overlap.decoded(receipt.started, receipt.ended)
+        elif receipt.stage == "denoise":
+            self._overlap.denoised(receipt.started, receipt.ended)
 
     def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
         self._lost.append((lane.name, str(error), now))
 
     def overlap_ratio(self) -> float | None:
-        """Over the events that are kept."""
-        return overlap_ratio(
-            [(r.started, r.ended) for r in self._receipts if r.stage == "decode"],
-            [(r.started, r.ended) for r in self._receipts if r.stage == "denoise"],
-        )
+        """Of the whole run, whatever is kept."""
+        return self._overlap.ratio()
 
     def to_json(self) -> bytes:
         """Trace events in microseconds since the first one. Tracks are sorted by stage, then lane."""
         receipts = list(self._receipts)
         origin = min((r.started for r in receipts), default=0.0)
-        slices = [part for receipt in receipts for part in _slices(receipt, origin)][-self._max_events :]
-        tracks = _tracks(slices)
+        tracks = _tracks([part for receipt in receipts for part in _slices(receipt, origin)])
         events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "framelane"}}]
         for number, (name, members) in enumerate(tracks, start=1):
             events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_name", "args": {"name": name}})
@@ -49,7 +73,8 @@ class Timeline(Listener):
         for lane, reason, when in self._lost:
             at = round((when - origin) * 1e6)
             events.append({"ph": "i", "s": "p", "pid": 1, "tid": 0, "ts": at, "name": f"lost {lane}: {reason}"})
-        return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}).encode()
+        note = {"receipts": self._heard, "receipts_left_out": self._heard - len(receipts)}
+        return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": note}).encode()
 
 
 class _Slice(NamedTuple):
@@ -78,12 +103,11 @@ def _tracks(slices: list[_Slice]) -> list[tuple[str, list[_Slice]]]:
     ]
 
 
-def _slices(receipt: Receipt, origin: float) -> list[_Slice]:
+def _slices(receipt: _Kept, origin: float) -> list[_Slice]:
     """One slice a receipt; a decode's video encoding runs beside the next decode, so it is a slice of its own."""
-    decoded = receipt.facts.get("decoded", receipt.ended)
-    parts: list[tuple[str, str, float, float]] = [(receipt.stage, receipt.lane, receipt.started, decoded)]
-    if decoded < receipt.ended:
-        parts.append(("encode video", f"{receipt.lane} video encoding", decoded, receipt.ended))
+    parts: list[tuple[str, str, float, float]] = [(receipt.stage, receipt.lane, receipt.started, receipt.decoded)]
+    if receipt.decoded < receipt.ended:
+        parts.append(("encode video", f"{receipt.lane} video encoding", receipt.decoded, receipt.ended))
     made = []
     for name, lane, started, ended in parts:
         start, end = round((started - origin) * 1e6), round((ended - origin) * 1e6)
@@ -91,10 +115,10 @@ def _slices(receipt: Receipt, origin: float) -> list[_Slice]:
             "ph": "X",
             "pid": 1,
             "cat": name,
-            "name": f"{name} {receipt.session_id} #{receipt.index}",
+            "name": f"{name} {receipt.session_id} #{receipt.chunk}",
             "ts": start,
             "dur": end - start,
-            "args": {"session": receipt.session_id, "chunk": receipt.index},
+            "args": {"session": receipt.session_id, "chunk": receipt.chunk},
         }
         made.append(_Slice((STAGES.index(receipt.stage), lane), start, end, event))
     return made

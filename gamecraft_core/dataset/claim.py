@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gamecraft_core.base.errors import OutputTaken
+from gamecraft_core.base.points import reached
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import layout
 
@@ -21,11 +22,15 @@ _NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """``resumed``: the output already belonged to this run, as ``run_id`` and in this ``status``."""
+    """``resumed``: the output already belonged to this run, as ``run_id`` and in this ``status``.
+
+    ``survey`` is what the run noted about its manifest, if it did.
+    """
 
     resumed: bool
     run_id: str
     status: str = "running"
+    survey: dict[str, Any] | None = None
 
 
 def claim(store: Store, run: Mapping[str, Any]) -> ClaimResult:
@@ -33,25 +38,36 @@ def claim(store: Store, run: Mapping[str, Any]) -> ClaimResult:
 
     ``identity`` is everything that decides what comes out: the manifest's digest and the resolved settings.
     """
-    if not store.exists(layout.RUN):
-        for folder in (layout.COMMITS, layout.DATA):
-            if next(iter(store.list(folder)), None) is not None:
-                raise _taken(f"{store.root} holds a dataset but no {layout.RUN}")
-        if store.put_if_absent(layout.RUN, _encode(run)):
-            return ClaimResult(False, run["run_id"])
-    there = _read(store)
-    here = json.loads(_encode(run))
-    differences = list(_differences(there["identity"], here["identity"]))
-    if differences:
-        rest = len(differences) - _NAMED
-        listed = "; ".join(differences[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
-        raise _taken(f"{store.root} belongs to run {there['run_id']}, which differs: {listed}")
-    return ClaimResult(True, there["run_id"], there["status"])
+    found = look(store, run["identity"])
+    if found is None and store.put_if_absent(layout.RUN, _encode(run)):
+        reached("claim.made")
+        return ClaimResult(False, run["run_id"])
+    return found or _compare(store, run["identity"])
+
+
+def look(store: Store, identity: Mapping[str, Any]) -> ClaimResult | None:
+    """The run with ``identity`` that has the output; None where nobody has it. Raises OutputTaken."""
+    if store.exists(layout.RUN):
+        return _compare(store, identity)
+    for folder in (layout.COMMITS, layout.DATA):
+        if next(iter(store.list(folder)), None) is not None:
+            raise _taken(f"{store.root} holds a dataset but no {layout.RUN}")
+    return None
 
 
 def finish(store: Store, run: Mapping[str, Any]) -> None:
     """Replace run.json by its final form: the claim's fields, and the counts."""
     store.put(layout.RUN, _encode(run))
+
+
+def _compare(store: Store, identity: Mapping[str, Any]) -> ClaimResult:
+    there = _read(store)
+    differences = list(_differences(there["identity"], json.loads(json.dumps(identity))))
+    if differences:
+        rest = len(differences) - _NAMED
+        listed = "; ".join(differences[:_NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+        raise _taken(f"{store.root} belongs to run {there['run_id']}, which differs: {listed}")
+    return ClaimResult(True, there["run_id"], there["status"], there["survey"])
 
 
 def _encode(run: Mapping[str, Any]) -> bytes:
@@ -67,7 +83,8 @@ def _read(store: Store) -> dict[str, Any]:
                 field="out",
                 remedy="continue it with the release that began it, or choose another output",
             )
-        return {"run_id": run["run_id"], "identity": run["identity"], "status": run.get("status", "running")}
+        named = {"run_id": run["run_id"], "identity": run["identity"]}
+        return {**named, "status": run.get("status", "running"), "survey": run.get("survey")}
     except (ValueError, KeyError, TypeError) as error:
         raise _taken(f"{store.uri(layout.RUN)} is not a run's record") from error
 

@@ -7,27 +7,39 @@ without a committed row is an empty shard, so that the numbering is whole. Impor
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
 from gamecraft_core.base.messages import PublishOrder
+from gamecraft_core.base.points import reached
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.rows import read_table, table_bytes
 from gamecraft_core.dataset.schema import SESSION_SCHEMA
 
+#: Stored records read at once: each is a small object, and the store may be far away.
+_READERS = 16
+
 
 def publish(store: Store, order: PublishOrder, fresh: Iterable[bytes] = ()) -> int:
     """Carry out ``order`` with the records in ``fresh`` and those that the store has; returns the bytes of its rows."""
-    rows = [*fresh, *(store.get(layout.commit_key(session_id)) for session_id in order.stored)]
-    rows.sort(key=lambda row: int(read_table(row, ["row"])["row"][0].as_py()))
-    publish_shard(store, order.shard, order.total, rows)
+    reached("publish.begun")
+    with ThreadPoolExecutor(_READERS) as threads:
+        rows = [*fresh, *threads.map(store.get, map(layout.commit_key, order.stored))]
+    tables = [table for table in map(read_table, rows) if table.num_rows]  # a tombstone has none
+    put_shard(store, order.shard, order.total, sorted(tables, key=lambda table: int(table["row"][0].as_py())))
+    reached("publish.done")
     return sum(map(len, rows))
 
 
 def publish_shard(store: Store, index: int, total: int, rows: Iterable[bytes]) -> str:
     """Put shard ``index`` of ``total`` from one-row records in manifest order; one already there is left as it is."""
+    return put_shard(store, index, total, map(read_table, rows))
+
+
+def put_shard(store: Store, index: int, total: int, tables: Iterable[pa.Table]) -> str:
+    """The same, from the records' tables."""
     key = layout.shard_key(index, total)
-    tables = [SESSION_SCHEMA.empty_table(), *(read_table(row) for row in rows)]
-    store.put_if_absent(key, table_bytes(pa.concat_tables(tables)))
+    store.put_if_absent(key, table_bytes(pa.concat_tables([SESSION_SCHEMA.empty_table(), *tables])))
     return key

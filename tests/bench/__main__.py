@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.bench.harness import BUSY, OK, SHORT
 
-TOTAL_TIMEOUT_S = 20 * 60
+TOTAL_TIMEOUT_S = 40 * 60
 
 _PREFIX = "bench_"
 

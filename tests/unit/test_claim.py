@@ -14,7 +14,7 @@ import pytest
 from gamecraft_core.base.errors import OutputTaken
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
-from gamecraft_core.dataset.claim import RUN_VERSION, ClaimResult, claim, finish
+from gamecraft_core.dataset.claim import RUN_VERSION, ClaimResult, claim, finish, look
 
 
 @pytest.fixture
@@ -101,3 +101,12 @@ def test_one_of_many_rivals_gets_it(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(rival, range(8))) == ["refused"] * 7 + ["won"]
+
+
+def test_looking_claims_nothing_and_tells_what_the_run_noted(store: Store) -> None:
+    assert look(store, run()["identity"]) is None
+    assert not store.exists(layout.RUN)
+    claim(store, run() | {"survey": {"rows": 7}})
+    assert look(store, run()["identity"]) == ClaimResult(True, "r1", "running", {"rows": 7})
+    with pytest.raises(OutputTaken, match="which differs"):
+        look(store, run(manifest="ff00")["identity"])

@@ -8,14 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gamecraft_core.base.messages import FailOrder, PublishOrder
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
-from gamecraft_core.dataset.commit import commit_session
+from gamecraft_core.dataset.commit import commit_session, fail_session
 from gamecraft_core.dataset.errors_table import ErrorRow, write_errors
 from gamecraft_core.dataset.rows import read_table
 from gamecraft_core.dataset.schema import SESSION_SCHEMA
-from gamecraft_core.dataset.shards import publish_shard
+from gamecraft_core.dataset.shards import publish, publish_shard
 from tests.fakes.recordings import staged_order
+
+AT_HAND = (("c", 3), ("a", 1))
 
 
 @pytest.fixture
@@ -77,3 +80,14 @@ def test_an_empty_error_table_is_written_with_its_columns(store: Store) -> None:
     write_errors(store, [])
     table = read_table(store.get(layout.ERRORS))
     assert (table.num_rows, table.num_columns) == (0, 6)
+
+
+def test_a_shard_is_made_of_records_at_hand_and_stored_ones_in_manifest_order(store: Store) -> None:
+    fresh = [commit_session(store, staged_order(store, name, 1, chunk_frames=5, row=row)).row for name, row in AT_HAND]
+    for name, row in (("b", 2), ("d", 4)):
+        commit_session(store, staged_order(store, name, 1, chunk_frames=5, row=row))
+    fail_session(store, FailOrder(session_id="e", row=5, field="", stage="decode", reason="NaN", remedy=""))
+    order = PublishOrder(session_id="shard-00000", shard=0, total=1, stored=("d", "e", "b"), fresh=("c", "a"))
+    assert publish(store, order, fresh) > sum(map(len, fresh))
+    table = read_table(store.get(layout.shard_key(0, 1)))
+    assert table["session_id"].to_pylist() == ["a", "b", "c", "d"]

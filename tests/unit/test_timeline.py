@@ -47,6 +47,15 @@ def test_the_latest_events_are_kept() -> None:
     for number in range(9):
         timeline.settled(session(), receipt("write", "write-0", number, number + 1), 0.0, 0.0)
     assert [e["ts"] for e in events(timeline) if e["ph"] == "X"] == [0, 1_000_000, 2_000_000]
+    assert json.loads(timeline.to_json())["otherData"] == {"receipts": 9, "receipts_left_out": 6}
+
+
+def test_the_overlap_is_that_of_the_whole_run() -> None:
+    timeline = Timeline(max_events=2)
+    for number in range(10):
+        timeline.settled(session(), receipt("denoise", "denoise-0", number, number + 0.5 * (number < 5)), 0.0, 0.0)
+        timeline.settled(session(), receipt("decode", "decode-0", number, number + 0.5), 0.0, 0.0)
+    assert timeline.overlap_ratio() == 0.5
 
 
 def test_an_empty_timeline_is_still_a_trace() -> None:
