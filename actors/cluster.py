@@ -17,6 +17,9 @@ log = logging.getLogger("framelane.cluster")
 _LOCAL_OBJECT_STORE_BYTES = 512 << 20
 _CONNECT_TIMEOUT_S = 10.0
 
+#: Where the names of detached actors live: whoever connects finds them again.
+NAMESPACE = "framelane"
+
 
 @contextmanager
 def connected(spec: FleetSpec, presets: int, address: str | None) -> Iterator[None]:
@@ -28,6 +31,12 @@ def connected(spec: FleetSpec, presets: int, address: str | None) -> Iterator[No
 
     ours = not ray.is_initialized()
     address = address or os.environ.get("RAY_ADDRESS")
+    if ours and spec.detached and not address:
+        raise UsageError(
+            f"fleet {spec.name} is detached, and a local cluster ends with the run",
+            field="fleet.detached",
+            remedy="give --address of a cluster that stays",
+        )
     if ours:
         _connect(spec.reserved(presets)[0], address)
     try:
@@ -47,7 +56,7 @@ def _connect(cpus: float, address: str | None) -> None:
     if address:
         _check_reachable(address)
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"no Ray cluster at {address}: {error}", field="address", remedy="check it runs"
@@ -58,6 +67,7 @@ def _connect(cpus: float, address: str | None) -> None:
     log.info("starting a local Ray cluster")
     ray.init(
         address="local",
+        namespace=NAMESPACE,
         num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
         include_dashboard=False,
         object_store_memory=_LOCAL_OBJECT_STORE_BYTES,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.role import Role, answering
+from actors.role import Role, answering, called
 from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, Receipt, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
@@ -65,6 +65,7 @@ class DenoiseRank(Role):
         preset = localised(self._preset, self._options, *([] if self._rank == 0 else ["weights.dit"]))
         device = models.prepare(self._preset, self._threads)
         collective: Collective = Solo() if address is None else self._meet(address, device.type)
+        self._collective, self._device = collective, device
         self._denoiser = models.denoiser(preset, device, collective, self._layout)
         facts: dict[str, Any] = {"hardware": models.hardware(device)}
         if self._rank == 0:
@@ -93,12 +94,22 @@ class DenoiseRank(Role):
         self._denoiser.denoise(order, TextPayload(nothing, nothing), history)
         return self.ping()
 
+    def roll_call(self) -> tuple[int, ...]:
+        """Every rank's generation in order; the answer itself says that the group's collectives work."""
+        import torch
+
+        mine = torch.tensor([self._generation], device=self._device)
+        return tuple(int(each) for each in self._collective.all_gather(mine))
+
     @answering
     def run(self, order: DenoiseOrder, text: TextPayload, history: FloatArray) -> tuple[Receipt, FloatArray | None]:
         """Rank 0 returns the chunk's new latents, every other rank None."""
 
+        def on_step(step: int, _: object) -> None:
+            self.moved(f"{called(order)}: step {step} of {order.steps}")
+
         def work() -> tuple[FloatArray | None, dict[str, Any]]:
-            latents = self._denoiser.denoise(order, text, history)
+            latents = self._denoiser.denoise(order, text, history, on_step=on_step)
             if self._rank:
                 return None, {}
             if not np.isfinite(latents).all():

@@ -20,6 +20,8 @@ class Reservation(Strict):
     #: None takes the preset's runtime.threads. Another number may change the last bits of a result.
     threads: int | None = Field(default=None, ge=1, le=1024)
     depth: int = Field(default=2, ge=1, le=16, description="orders in flight at once")
+    #: Longer than anything between two signs of life: a denoise step (a compilation included), a decode, an encoding.
+    stall_seconds: float = Field(default=300.0, gt=0.0, le=86400.0, description="without progress it counts as hung")
 
     @field_validator("num_cpus", "num_gpus")
     @classmethod
@@ -30,7 +32,7 @@ class Reservation(Strict):
 
 
 class LaneSpec(Reservation):
-    """A role whose lanes are single actors."""
+    """A role whose lanes are single actors; one of several GPUs spreads VAE tiles over them (decode, encode)."""
 
     lanes: int = Field(default=1, ge=1, le=4096)
 
@@ -39,6 +41,8 @@ class WriteSpec(LaneSpec):
     """Writers wait for the store most of the time, so each carries several orders at once."""
 
     depth: int = Field(default=8, ge=1, le=64, description="orders in flight at once")
+    #: A slow store is no hung writer, and a shard of long videos takes its time.
+    stall_seconds: float = Field(default=1800.0, gt=0.0, le=86400.0, description="without progress it counts as hung")
 
 
 class GroupSpec(Reservation):
@@ -87,6 +91,10 @@ class FleetSpec(Strict):
     denoise: tuple[GroupSpec, ...] = Field(default=(GroupSpec(),), min_length=1)
     decode: LaneSpec = LaneSpec()
     write: WriteSpec = WriteSpec()
+    #: Actors that outlive the program that started them; the next start of the same fleet takes them over.
+    detached: bool = False
+    room_seconds: float = Field(default=300.0, gt=0.0, description="a lane waits so long for its place on the cluster")
+    start_seconds: float = Field(default=1800.0, gt=0.0, description="and then so long for its weights and warm-up")
 
     @field_validator("presets")
     @classmethod

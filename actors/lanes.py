@@ -1,20 +1,24 @@
 """Ray's side of the lane port: orders out to actors, receipts back, Ray's failures turned into verdicts.
 
-Only receipts are awaited; a payload stays where it was made and travels on as a reference.
+Only receipts are awaited; a payload stays where it was made and travels on as a reference. A lane that is lost, for
+whatever reason, is given up: nothing of it works on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from gamecraft_core.base.errors import FramelaneError, LaneLost, Poisoned
+from actors.role import is_out_of_memory
+from actors.watch import watched
+from gamecraft_core.base.errors import FramelaneError, LaneHung, LaneLost, OutOfMemory, Poisoned, StateLost
 from gamecraft_core.base.messages import Order, Receipt, Stage
 
 log = logging.getLogger("framelane.lanes")
@@ -32,11 +36,16 @@ class ActorLane:
     preset: str | None
     actor: Any
     depth: int
+    stall_seconds: float
     sp_degree: int = 1
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
         receipt, payload = self.actor.run.options(num_returns=2).remote(order, *payloads)
-        return await _answer(receipt, self.name), payload
+        try:
+            return await _answer(receipt, self.actor, self.stall_seconds, self.name), payload
+        except LaneLost as error:
+            _give_up(self.name, error, [self.actor])
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class GroupLane:
     preset: str
     ranks: tuple[Any, ...]
     depth: int
+    stall_seconds: float
     stage: Stage = "denoise"
 
     @property
@@ -55,43 +65,83 @@ class GroupLane:
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
         answers = [rank.run.options(num_returns=2).remote(order, *payloads) for rank in self.ranks]
-        waiting = [asyncio.create_task(_answer(receipt, self.name)) for receipt, _ in answers]
-        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-        if pending and not any(isinstance(error, LaneLost) for error in _errors(waiting)):
-            # All ranks met the same input; unless one of them is stuck in a collective, they answer now.
-            _, pending = await asyncio.wait(pending, timeout=_PEERS_TIMEOUT_S)
-        errors = _errors(waiting)
+        waiting = [
+            asyncio.create_task(_answer(receipt, rank, self.stall_seconds, f"rank {number}"))
+            for number, (rank, (receipt, _)) in enumerate(zip(self.ranks, answers, strict=True))
+        ]
+        try:
+            errors = await self._errors(waiting)
+        finally:
+            for each in waiting:
+                each.cancel()
         if not errors:
             return waiting[0].result(), answers[0][1]
-        for each in pending:
-            each.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        error = next((each for each in errors if isinstance(each, LaneLost)), errors[0])
-        if not pending and not isinstance(error, LaneLost):
+        lost = [error for error in errors if isinstance(error, LaneLost)]
+        if not lost:
+            raise errors[0]
+        kind = next((kind for kind in (OutOfMemory, LaneHung) if any(isinstance(e, kind) for e in lost)), LaneLost)
+        error = kind(f"{self.name}: " + "; ".join(dict.fromkeys(each.message for each in lost)))
+        _give_up(self.name, error, self.ranks)
+        raise error from lost[0]
+
+    async def _errors(self, waiting: list[asyncio.Task[Receipt]]) -> list[FramelaneError]:
+        """What went wrong with the order: nothing, what every rank says of it, or how the group was lost."""
+        _, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+        errors = _raised(waiting)
+        if pending and not any(_is_sudden(error) for error in errors):
+            # All met the same input, or the same stuck collective: whoever can say something does so now.
+            hung = any(isinstance(error, LaneHung) for error in errors)
+            seconds = min(self.stall_seconds / 2, _PEERS_TIMEOUT_S) if hung else _PEERS_TIMEOUT_S
+            _, pending = await asyncio.wait(pending, timeout=seconds)
+            errors = _raised(waiting)
+        if pending and not any(isinstance(error, LaneLost) for error in errors):
+            errors.append(LaneLost(f"one rank answers '{errors[0]}', another does not"))
+        return errors
+
+
+def _is_sudden(error: FramelaneError) -> bool:
+    """A rank is gone: its peers, which may wait for it, have nothing to add."""
+    return isinstance(error, LaneLost) and not isinstance(error, LaneHung)
+
+
+def _raised(waiting: list[asyncio.Task[Receipt]]) -> list[FramelaneError]:
+    """What has gone wrong so far; what is no verdict is raised."""
+    errors = [error for each in waiting if each.done() and (error := each.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, FramelaneError):
             raise error
-        log.warning("group %s is given up: %s", self.name, error)
-        for rank in self.ranks:
-            ray.kill(rank)
-        raise LaneLost(f"a rank of {self.name} failed: {error}") from error
+    return [error for error in errors if isinstance(error, FramelaneError)]
 
 
-def _errors(waiting: list[asyncio.Task[Receipt]]) -> list[BaseException]:
-    """What has gone wrong so far."""
-    return [error for each in waiting if each.done() and (error := each.exception()) is not None]
+def _give_up(lane: str, error: FramelaneError, actors: Iterable[Any]) -> None:
+    log.warning("%s is given up: %s", lane, error)
+    for actor in actors:
+        with suppress(RayError, ValueError):
+            ray.kill(actor)
 
 
-async def _answer(receipt: Awaitable[Receipt | FramelaneError], lane: str) -> Receipt:
+async def _answer(receipt: Awaitable[Receipt | FramelaneError], actor: Any, stall_seconds: float, who: str) -> Receipt:
     """The receipt, or what went wrong as an error with a verdict."""
     try:
-        answer = await receipt
-    except RayTaskError as error:
-        log.exception("%s met an error of its own", lane)
-        cause = error.cause
-        raise Poisoned(f"{lane}: {type(cause).__name__}: {cause}", remedy="see the lane's log") from error
-    except RayActorError as error:
-        raise LaneLost(f"{lane} died: {str(error).splitlines()[0]}") from error
+        answer = await watched(receipt, actor, stall_seconds, who)
     except RayError as error:
-        raise LaneLost(f"{lane}: {type(error).__name__}: {error}") from error
+        raise verdict(error, who) from error
     if isinstance(answer, FramelaneError):
         raise answer
     return answer
+
+
+def verdict(error: RayError, who: str) -> FramelaneError:
+    """What Ray's error about an order to ``who`` means for the order."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, ObjectLostError):
+            return StateLost(f"{who}: a payload is gone: {type(cause).__name__}")
+        if is_out_of_memory(cause):
+            return OutOfMemory(f"{who}: {cause}")
+        log.error("%s met an error of its own: %s", who, error)
+        return Poisoned(f"{who}: {type(cause).__name__}: {cause}", remedy="see the lane's log")
+    if isinstance(error, OutOfMemoryError):
+        return OutOfMemory(f"{who} was ended because its node ran out of memory")
+    reason = str(error).splitlines()[0]
+    return LaneLost(f"{who} died: {reason}" if isinstance(error, RayActorError) else f"{who}: {reason}")

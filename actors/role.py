@@ -1,24 +1,54 @@
-"""What every actor has in common: a name, a stopwatch for its receipts, ping and drain.
+"""What every actor has in common: a name, a pulse, a stopwatch for its receipts, drain and serve.
 
-An actor class here is a plain class; ``actors.fleet`` turns it into a Ray actor. It imports torch and
+An actor class here is a plain class; ``actors.placement`` turns it into a Ray actor. It imports torch and
 loads its models in its first call (``warm`` or ``join``), so that whoever only starts a fleet stays light and what a
 lane could not start for comes back as the error it is. Methods are synchronous and run one at a time: when the
-answer to ``drain`` arrives, everything ordered before it is done.
+answer to ``serve`` arrives, everything ordered before it is done. ``pulse`` and ``presence`` are asked for in a
+concurrency group of their own, WATCH, and answer while an order runs.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from gamecraft_core.base.errors import FramelaneError, LaneLost
+from gamecraft_core.base.errors import FramelaneError, LaneLost, OutOfMemory
 from gamecraft_core.base.messages import Order, Receipt, Stage
 
 Run = TypeVar("Run", bound=Callable[..., Any])
+
+#: The concurrency group of calls that are answered beside a running order.
+WATCH = "watch"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How often something was done so far, and what it was last. Only a change of ``moves`` means anything."""
+
+    moves: int
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Who answers: its process, the generation it serves in (0: not ready), for which Ray job, and what it has done.
+
+    ``begun`` and ``ended`` count orders; ``facts`` is what records need to know of a denoise rank.
+    """
+
+    lane: str
+    pid: int
+    generation: int
+    owner: str
+    begun: int
+    ended: int
+    facts: dict[str, Any]
 
 
 class Role:
@@ -28,14 +58,37 @@ class Role:
         self._stage: Stage = stage
         self._lane = lane
         self._draining = False
+        self._generation, self._owner, self._facts = 0, "", dict[str, Any]()
+        self._counting = threading.Lock()
+        self._moves = self._begun = self._ended = 0
+        self._doing = "nothing yet"
 
     def ping(self) -> dict[str, Any]:
         """Alive, and who: process id and memory in bytes."""
         return {"lane": self._lane, "pid": os.getpid(), "memory_bytes": memory_bytes()}
 
+    def pulse(self) -> Pulse:
+        return Pulse(self._moves, self._doing)
+
+    def presence(self) -> Presence:
+        return Presence(
+            self._lane, os.getpid(), self._generation, self._owner, self._begun, self._ended, dict(self._facts)
+        )
+
     def drain(self) -> None:
-        """Refuse what comes from now on."""
+        """Refuse what comes from now on; asked for in WATCH, what waits for its turn too."""
         self._draining = True
+
+    def serve(self, generation: int, owner: str, facts: Mapping[str, Any]) -> None:
+        """Ready, from now on for Ray job ``owner``; refuse orders no more."""
+        self._generation, self._owner, self._facts = generation, owner, dict(facts)
+        self._draining = False
+
+    def moved(self, doing: str) -> None:
+        """Something was done: whoever watches sees that this process gets on."""
+        with self._counting:
+            self._moves += 1
+            self._doing = doing
 
     def carry(self, order: Order, work: Callable[[], tuple[Any, dict[str, Any]]]) -> tuple[Receipt, Any]:
         """Do ``work`` (payload, facts) under the stopwatch."""
@@ -60,18 +113,54 @@ class Role:
             facts={"memory_bytes": memory_bytes(), **facts},
         )
 
+    def began(self, order: Order) -> None:
+        with self._counting:
+            self._begun += 1
+        self.moved(f"began {called(order)}")
+
+    def left(self, order: Order) -> None:
+        """``order`` is over, well or not."""
+        with self._counting:
+            self._ended += 1
+        self.moved(f"ended {called(order)}")
+
+
+def called(order: Order) -> str:
+    """``order`` in a few words."""
+    kind = type(order).__name__.removesuffix("Order").lower()
+    return f"{kind} {order.session_id} {getattr(order, 'index', '')}".rstrip()
+
 
 def answering(run: Run) -> Run:
-    """Let an actor's ``run`` answer (error, None) where it raises one of ours: Ray would print a traceback for it."""
+    """Count the orders of an actor's ``run``, and let it answer (error, None) where it raises one of ours.
+
+    Ray would print a traceback for it. Memory that ran out is one of ours, too.
+    """
 
     @wraps(run)
-    def answer(*arguments: Any) -> Any:
+    def answer(role: Role, order: Order, *payloads: Any) -> Any:
+        role.began(order)
         try:
-            return run(*arguments)
+            return run(role, order, *payloads)
         except FramelaneError as error:
             return error, None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return OutOfMemory(f"{called(order)}: {error}"), None
+        finally:
+            role.left(order)
 
     return cast(Run, answer)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Python's and NumPy's error, torch's of a device, and the nameless one of torch's CPU allocator."""
+    if isinstance(error, MemoryError):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 def memory_bytes() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.role import Role, answering
+from actors.role import Role, answering, called
 from gamecraft_core.base.messages import Receipt, TextOrder, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
 
@@ -32,6 +32,7 @@ class TextActor(Role):
     def run(self, order: TextOrder) -> tuple[Receipt, TextPayload]:
         def work() -> tuple[TextPayload, dict[str, Any]]:
             negative = None if order.negative_prompt is None else self._encoder.encode(order.negative_prompt)
+            self.moved(f"{called(order)}: negative prompt")
             payload = TextPayload(self._encoder.encode(order.prompt), negative)
             return payload, {"payload_bytes": _size(payload.positive) + _size(negative)}
 
