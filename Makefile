@@ -12,7 +12,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # More arguments for pytest: make test ARGS="tests/unit -k store"
 ARGS ?= tests
 
-.PHONY: help setup demo test parity check bench clean
+# Faults, seed and folder of a chaos run: make chaos FAULTS=200 SEED=1 OUT=dir
+FAULTS ?= 200
+SEED ?= 1
+OUT ?= out/chaos
+
+.PHONY: help setup demo test chaos parity check bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +31,10 @@ demo: $(VENV)/.installed ## run the main job on the embedded sample manifest, in
 test: setup ## run every test this machine can run
 	bash tests/system_packages.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup ## hurt a real job FAULTS times (SEED, OUT), check every byte of it; 40 minutes at most
+	bash tests/system_packages.sh
+	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --out "$(OUT)"
 
 parity: $(VENV)/.installed ## compare with the published model's numbers (GOLDENS=dir: with those of another folder)
 	@$(BIN)/python -m tests.parity $(if $(GOLDENS),"$(GOLDENS)")

@@ -72,7 +72,7 @@ def local_cluster(root: Path) -> Iterator[RayCluster]:
 def _await_gone(folder: Path) -> dict[int, str]:
     """Wait until no process uses the Ray session's folder; kill and return those that stay."""
     deadline = time.monotonic() + _GONE_TIMEOUT_S
-    while (left := _processes_using(folder)) and time.monotonic() < deadline:
+    while (left := processes_using(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in left:
         with suppress(ProcessLookupError):
@@ -80,7 +80,7 @@ def _await_gone(folder: Path) -> dict[int, str]:
     return left
 
 
-def _processes_using(folder: Path) -> dict[int, str]:
+def processes_using(folder: Path) -> dict[int, str]:
     """Other processes that name ``folder`` on their command line or hold a file in it open: pid to command line.
 
     Ray's own workers rewrite their command lines, but their output goes to logs in the folder.

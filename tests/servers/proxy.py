@@ -15,12 +15,15 @@ from types import TracebackType
 from typing import Literal
 from urllib.parse import urlsplit
 
-Mode = Literal["pass", "latency", "refuse", "silent", "drop_reply", "cut_reply"]
+Mode = Literal["pass", "latency", "refuse", "silent", "unavailable", "drop_reply", "cut_reply"]
 
 _ENDLESS = 1 << 62
 _BLOCK = 1 << 16
 _INTERIM = b"HTTP/1.1 100"
 _CUT_AFTER = 1024
+_MOST_HEADER_BYTES = 1 << 17
+_BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+_UNAVAILABLE = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % len(_BUSY)
 
 
 @dataclass
@@ -41,12 +44,22 @@ class _Fault:
         return True
 
 
+@dataclass
+class _Exchange:
+    """What is under way on one connection: the method that waits for its reply, "" when none does."""
+
+    method: bytes = b""
+
+
 class FaultProxy:
     """Forwards ``url`` (the proxy's own) to ``target`` inside a ``with`` block.
 
-    ``latency``: each block of bytes is held for ``seconds`` in both directions. ``refuse``: a new connection is reset.
-    ``silent``: a new connection is accepted and never answered. ``drop_reply``: the server gets the whole request
-    and acts; its reply is thrown away and the connection reset. ``cut_reply``: only the reply's first kilobyte arrives.
+    ``latency``: a block of bytes, in either direction, is held for ``seconds``. ``refuse``: a new connection is reset.
+    ``silent``: a new connection is accepted and never answered. ``unavailable``: the proxy itself answers a request
+    with 503 Slow Down, and the server never hears of it. ``drop_reply``: the server gets the whole request and acts;
+    its reply is thrown away and the connection reset. ``cut_reply``: only the reply's first kilobyte arrives.
+
+    ``stored`` counts the PUTs that the server has confirmed to their client.
     """
 
     def __init__(self, target: str) -> None:
@@ -60,15 +73,20 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._run, name="fault-proxy")
         self._connections: set[asyncio.Task[None]] = set()
         self.url = ""
+        self.stored = 0
 
     def fault(self, mode: Mode, count: int = _ENDLESS, seconds: float = 0.0) -> None:
-        """From now on do ``mode`` to the next ``count`` connections (refuse, silent) or replies (the others)."""
+        """From now on do ``mode`` to the next ``count`` connections, requests, replies or blocks."""
         self._fault = _Fault(mode, count, seconds)
 
     @property
     def met(self) -> int:
         """How often the fault in force has struck."""
         return self._fault.met
+
+    def disconnect(self) -> None:
+        """Reset every connection there is; ``refuse`` alone leaves those that are open."""
+        self._loop.call_soon_threadsafe(self._reset)
 
     def __enter__(self) -> FaultProxy:
         self._thread.start()
@@ -88,14 +106,17 @@ class FaultProxy:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_MOST_HEADER_BYTES)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._started.set()
         await self._stop.wait()
         server.close()
+        self._reset()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _reset(self) -> None:
         for task in list(self._connections):
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -116,9 +137,10 @@ class FaultProxy:
                 pass
             return
         server_reader, server_writer = await asyncio.open_connection(*self._target)
+        exchange = _Exchange()
         ways = [
-            asyncio.ensure_future(self._requests(reader, server_writer)),
-            asyncio.ensure_future(self._replies(server_reader, writer)),
+            asyncio.ensure_future(self._requests(reader, server_writer, writer, exchange)),
+            asyncio.ensure_future(self._replies(server_reader, writer, exchange)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -128,13 +150,35 @@ class FaultProxy:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
 
-    async def _requests(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        while block := await reader.read(_BLOCK):
-            await self._hold()
-            server.write(block)
-            await server.drain()
+    async def _requests(
+        self,
+        reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        writer: asyncio.StreamWriter,
+        exchange: _Exchange,
+    ) -> None:
+        """Request by request: a client sends the next one when it has its reply, and says how long each body is."""
+        with suppress(asyncio.IncompleteReadError):
+            while header := await reader.readuntil(b"\r\n\r\n"):
+                left = _content_length(header)
+                if self._fault.strike("unavailable"):
+                    if not _asks_first(header):
+                        await reader.readexactly(left)
+                    writer.write(_UNAVAILABLE + _BUSY)
+                    await writer.drain()
+                    continue
+                exchange.method = header.partition(b" ")[0]
+                await self._forward(header, server)
+                while left and (block := await reader.read(min(left, _BLOCK))):
+                    left -= len(block)
+                    await self._forward(block, server)
 
-    async def _replies(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, block: bytes, server: asyncio.StreamWriter) -> None:
+        await self._hold()
+        server.write(block)
+        await server.drain()
+
+    async def _replies(self, server: asyncio.StreamReader, writer: asyncio.StreamWriter, exchange: _Exchange) -> None:
         while block := await server.read(_BLOCK):
             interim, block = _split_interim(block)
             writer.write(interim)
@@ -148,9 +192,12 @@ class FaultProxy:
             await self._hold()
             writer.write(block)
             await writer.drain()
+            if block:
+                self.stored += exchange.method == b"PUT" and block.startswith(b"HTTP/1.1 2")
+                exchange.method = b""
 
     async def _hold(self) -> None:
-        if self._fault.mode == "latency":
+        if self._fault.strike("latency"):
             await asyncio.sleep(self._fault.seconds)
 
 
@@ -160,3 +207,16 @@ def _split_interim(block: bytes) -> tuple[bytes, bytes]:
     while rest.startswith(_INTERIM):
         rest = rest.partition(b"\r\n\r\n")[2]
     return block[: len(block) - len(rest)], rest
+
+
+def _content_length(header: bytes) -> int:
+    for line in header.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+def _asks_first(header: bytes) -> bool:
+    """The client waits to be invited before it sends the body."""
+    return b"\r\nexpect: 100-continue" in header.lower()
