@@ -49,13 +49,21 @@ class Job:
 
     def when(self, seen: Callable[[], bool], number: signal.Signals) -> int:
         """Send ``number`` as soon as ``seen`` says so; the job's exit status."""
+        self._send_when(seen, number)
+        return self.process.wait(DEADLINE_S)
+
+    def _send_when(self, seen: Callable[[], bool], number: signal.Signals) -> None:
         deadline = time.monotonic() + DEADLINE_S
         while not seen():
             assert self.process.poll() is None, f"ended too early:\n{self.log.read_text()}"
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.005)
         self.process.send_signal(number)
-        return self.process.wait(DEADLINE_S)
+
+    def interrupt_twice(self, seen: Callable[[], bool]) -> int:
+        """Ask the job to stop, and then to stop at once."""
+        self._send_when(seen, signal.SIGTERM)
+        return self.when(lambda: "a second one ends at once" in self.log.read_text(), signal.SIGTERM)
 
     def staged(self, session_id: str) -> int:
         return len(list((self.out / layout.STAGING / session_id).glob("*.safetensors")))
@@ -69,13 +77,20 @@ def essence(done: Finished) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("end", ["killed", "stopped", "stopped at once"])
 def test_a_run_goes_on_from_its_durable_chunks(
-    ray_cluster: RayCluster, undisturbed: Finished, tmp_path: Path, number: signal.Signals
+    ray_cluster: RayCluster, undisturbed: Finished, tmp_path: Path, end: str
 ) -> None:
     job = Job(ray_cluster, tmp_path)
-    status = job.when(lambda: job.staged("a") >= 2, number)
-    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 4), job.log.read_text()
+
+    def under_way() -> bool:
+        return job.staged("a") >= 2
+
+    if end == "stopped at once":
+        status = job.interrupt_twice(under_way)
+    else:
+        status = job.when(under_way, signal.SIGKILL if end == "killed" else signal.SIGTERM)
+    assert status == (-signal.SIGKILL if end == "killed" else 4), job.log.read_text()
     durable = job.staged("a")
     assert 2 <= durable <= 5
     done = synthesize(tmp_path, ROWS, "laptop")

@@ -31,7 +31,13 @@ pytestmark = pytest.mark.service
 DEADLINE_S = 120.0
 
 #: What a run without failures leaves at zero.
-QUIET = {"gamecraft_failures_total", "gamecraft_lane_restarts_total", "gamecraft_queue_depth"}
+QUIET = {
+    "gamecraft_failures_total",
+    "gamecraft_lane_restarts_total",
+    "gamecraft_lanes_missing",
+    "gamecraft_queue_depth",
+    "gamecraft_store_retries_total",
+}
 
 
 def program(name: str) -> str:

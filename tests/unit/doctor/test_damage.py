@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,25 +14,7 @@ from gamecraft_core.dataset import claim, layout
 from gamecraft_core.dataset.audit import Kind
 from gamecraft_core.dataset.rows import read_table, table_bytes
 from gamecraft_core.dataset.shards import publish_shard
-from tests.fakes.outputs import DIGEST, SHARDS, files, fill, found, look, plant, published, run_record, sessions
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished output. Its rows name no folder: they survive being copied."""
-    folder = tmp_path_factory.mktemp("model") / "out"
-    fill(LocalStore(str(folder)))
-    return folder
-
-
-@pytest.fixture
-def out(model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(model, tmp_path / "out"))
-
-
-@pytest.fixture
-def store(out: Path) -> LocalStore:
-    return LocalStore(str(out))
+from tests.fakes.outputs import DIGEST, SHARDS, files, found, look, plant, published, run_record, sessions
 
 
 def video_of(store: LocalStore, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +11,7 @@ import pytest
 from gamecraft_core.base.store import LocalStore
 from gamecraft_core.dataset import claim, layout
 from jobs import doctor
-from tests.fakes.outputs import COMMITTED, DIGEST, PLANTS, fill, plant, run_record
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished output. Its rows name no folder: they survive being copied."""
-    folder = tmp_path_factory.mktemp("model") / "out"
-    fill(LocalStore(str(folder)))
-    return folder
-
-
-@pytest.fixture
-def out(model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(model, tmp_path / "out"))
-
-
-@pytest.fixture
-def store(out: Path) -> LocalStore:
-    return LocalStore(str(out))
+from tests.fakes.outputs import COMMITTED, DIGEST, PLANTS, plant, run_record
 
 
 def run_doctor(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:

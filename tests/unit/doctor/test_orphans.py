@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from tests.fakes.outputs import (
     Plant,
     assert_readable,
     files,
-    fill,
     found,
     look,
     order_of,
@@ -34,24 +32,6 @@ from tests.fakes.outputs import (
 )
 
 HOUR = 3600.0
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished output. Its rows name no folder: they survive being copied."""
-    folder = tmp_path_factory.mktemp("model") / "out"
-    fill(LocalStore(str(folder)))
-    return folder
-
-
-@pytest.fixture
-def out(model: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(model, tmp_path / "out"))
-
-
-@pytest.fixture
-def store(out: Path) -> LocalStore:
-    return LocalStore(str(out))
 
 
 @pytest.mark.parametrize("status", ["finished", "running"])
