@@ -31,8 +31,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 def text_role(preset: Preset) -> Role:
     """A text lane: both models, and one prompt of the greatest length."""
-    llm = _sizes(preset.text.llm, _PUBLISHED_LLM)
-    clip = _sizes(preset.text.clip, _PUBLISHED_CLIP)
+    llm, clip = llm_sizes(preset), clip_sizes(preset)
     size = _BYTES[preset.runtime.text_dtype]
     weights = llm_weights(llm, preset.text.skip_layers) + clip_weights(clip)
     tokens = preset.text.crop_start + preset.text.max_tokens
@@ -56,6 +55,15 @@ def clip_weights(sizes: dict[str, int]) -> int:
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
     tables = (sizes["vocab_size"] + sizes["max_position_embeddings"]) * hidden
     return tables + sizes["num_hidden_layers"] * layer + 2 * hidden
+
+
+def llm_sizes(preset: Preset) -> dict[str, int]:
+    """The language model's configuration, by the names of its own file."""
+    return _sizes(preset.text.llm, _PUBLISHED_LLM)
+
+
+def clip_sizes(preset: Preset) -> dict[str, int]:
+    return _sizes(preset.text.clip, _PUBLISHED_CLIP)
 
 
 def _sizes(folder: str, published: dict[str, int]) -> dict[str, int]:

@@ -1,0 +1,191 @@
+"""From a layout and stage costs to the figures of a row: throughput, latency, price, and what bounds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from gamecraft_core.base.messages import DenoiseOrder, Order
+from gamecraft_core.costs.figure import Basis, Figure, weakest
+from orchestrator.plan.layouts import Layout, Seat, seats
+from orchestrator.plan.simulation import Load, Outcome, PlannedLane, Seconds, simulate
+
+_WRITE_LANES, _WRITE_DEPTH = 4, 8
+
+
+class DenoiseSeconds(Protocol):
+    """One chunk on a group, and the part of it that goes to exchanges and losses between ranks."""
+
+    @property
+    def seconds(self) -> Figure: ...
+    @property
+    def apart(self) -> float: ...
+
+
+class Costs(Protocol):
+    """Seconds of every stage, each on cards of its own."""
+
+    def text(self, *, host: bool = False, offloaded: bool = False) -> Figure: ...
+    def encode(self) -> Figure: ...
+    def decode(self, devices: int = 1) -> Figure: ...
+    def encode_video(self) -> Figure: ...
+    def write(self) -> Figure: ...
+    def denoise(self, degree: int = 1, *, split: bool = False, continuing: bool = True) -> DenoiseSeconds: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """What a chunk is worth, and what a card costs."""
+
+    seconds_a_chunk: float
+    price_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One layout's predictions for a node. ``bound`` is in words; ``basis`` that of the weakest cost in it."""
+
+    name: str
+    layout: Layout | None
+    chunks_per_hour: float
+    latency_p50: float
+    latency_p95: float
+    first_chunk: float
+    card_seconds_per_video_second: float
+    price_per_video_second: float
+    memory: int
+    bound: str
+    basis: Basis
+
+
+def lanes_of(layout: Layout, costs: Costs) -> list[PlannedLane]:
+    """Every lane of ``layout``, the largest denoise groups first: a free one is taken in this order."""
+    made = [
+        PlannedLane(f"{seat.stage}-{seat.number}", seat.stage, _seconds(seat, layout, costs), seat.cards, seat.degree)
+        for seat in seats(layout)
+    ]
+    write = costs.write().value
+    for number in range(_WRITE_LANES):
+        made.append(PlannedLane(f"write-{number}", "write", lambda _: (0.0, write), depth=_WRITE_DEPTH, serial=False))
+    return made
+
+
+def _seconds(seat: Seat, layout: Layout, costs: Costs) -> Seconds:
+    match seat.stage:
+        case "denoise":
+            first, later = (_denoise(seat.degree, layout, costs, continuing=each).value for each in (False, True))
+            return lambda order: (later if isinstance(order, DenoiseOrder) and order.index else first, 0.0)
+        case "decode":
+            decode, video = costs.decode(len(seat.cards)).value, costs.encode_video().value
+            return lambda order: (decode, video)
+        case "text":
+            return _always(costs.text(host=layout.text == "host").value)
+        case _:
+            return _always(costs.encode().value)
+
+
+def _denoise(degree: int, layout: Layout, costs: Costs, *, continuing: bool) -> Figure:
+    return costs.denoise(degree, split=layout.split, continuing=continuing).seconds
+
+
+def _always(seconds: float) -> Seconds:
+    def of(order: Order) -> tuple[float, float]:
+        return seconds, 0.0
+
+    return of
+
+
+def predict(layout: Layout, costs: Costs, full: Load, live: Load, video: Video, loss: float, memory: int) -> Row:
+    """The row of one node: throughput under ``full``, latencies under ``live``, whose players are out of step.
+
+    They come spread over the time of a chunk: in step, they would never share a card.
+    """
+    lanes = lanes_of(layout, costs)
+    chunk = _denoise(layout.groups[0][0], layout, costs, continuing=True).value + costs.decode(layout.spread).value
+    live = replace(live, apart=chunk / live.sessions)
+    busy = simulate(lanes, full, loss)
+    played = simulate(lanes, live, loss)
+    return Row(
+        name=layout.name,
+        layout=layout,
+        chunks_per_hour=3600 * busy.chunks / busy.makespan,
+        latency_p50=percentile(played.latencies or played.firsts, 0.5),
+        latency_p95=percentile(played.latencies or played.firsts, 0.95),
+        first_chunk=percentile(played.firsts, 0.5),
+        **_price(layout.cards, busy.makespan / busy.chunks, video),
+        memory=memory,
+        bound=bound(layout, busy, costs),
+        basis=weakest(*_figures(layout, costs)),
+    )
+
+
+def reference(cards: int, costs: Costs, live: Load, video: Video, memory: int, *, offloaded: bool) -> Row:
+    """The published program's own layout: all cards one group, and for every chunk text, denoise, decode, encoding.
+
+    It knows one session; several are taken to have their chunks in turn.
+    """
+    parts = [costs.text(offloaded=offloaded), costs.decode(), costs.encode_video()]
+    around = sum(part.value for part in parts)
+    first, later = (costs.denoise(cards, continuing=each).seconds for each in (False, True))
+    begin = costs.encode().value + first.value + around
+    chunk = later.value + around
+    seconds = (begin + (live.chunks - 1) * chunk) / live.chunks
+    return Row(
+        name=f"reference: 1×SP{cards}, stage after stage" + (", text offloaded" if offloaded else ""),
+        layout=None,
+        chunks_per_hour=3600 / seconds,
+        latency_p50=live.sessions * chunk,
+        latency_p95=live.sessions * chunk,
+        first_chunk=math.ceil(live.sessions / 2) * begin,
+        **_price(cards, seconds, video),
+        memory=memory,
+        bound=f"one stage at a time: denoise {later.value / chunk:.0%}, decode {parts[1].value / chunk:.0%} of a chunk",
+        basis=weakest(first, later, costs.encode(), *parts),
+    )
+
+
+def _price(cards: int, seconds_a_chunk: float, video: Video) -> dict[str, float]:
+    card_seconds = cards * seconds_a_chunk / video.seconds_a_chunk
+    return {
+        "card_seconds_per_video_second": card_seconds,
+        "price_per_video_second": card_seconds * video.price_per_hour / 3600,
+    }
+
+
+def _figures(layout: Layout, costs: Costs) -> list[Figure]:
+    denoise = [
+        _denoise(degree, layout, costs, continuing=each) for degree, _ in layout.groups for each in (False, True)
+    ]
+    return [
+        *denoise,
+        costs.decode(layout.spread),
+        costs.encode(),
+        costs.encode_video(),
+        costs.text(host=layout.text == "host"),
+    ]
+
+
+def bound(layout: Layout, outcome: Outcome, costs: Costs) -> str:
+    """The stage whose lanes are busiest under full load, and where a denoise's time goes."""
+    counts = {"denoise": layout.lanes, "decode": layout.decode_lanes, "text": 1, "encode": 1}
+    shares = {stage: outcome.busy.get(stage, 0.0) / (count * outcome.makespan) for stage, count in counts.items()}
+    stage = max(shares, key=lambda each: shares[each])
+    if stage != "denoise":
+        return f"{stage}: its lanes are busy {shares[stage]:.0%}, denoise {shares['denoise']:.0%} of the time"
+    busy = outcome.busy["denoise"]
+    total = apart = 0.0
+    for degree, count in layout.groups:
+        cost = costs.denoise(degree, split=layout.split)
+        total += count * cost.seconds.value / degree
+        apart += count * cost.apart / degree
+    parts = {"communication": apart / total, "sharing its cards": 1 - outcome.alone["denoise"] / busy}
+    told = ", ".join(f"{name} {share:.0%}" for name, share in parts.items() if share >= 0.005)
+    return f"denoise: its lanes are busy {shares['denoise']:.0%} of the time" + (f" (of it {told})" if told else "")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
