@@ -116,7 +116,7 @@ class Work:
             )
 
         board = Board(limits, provenance, keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves)
-        scheduler = Scheduler(limits, lambda: board.payload_bytes)
+        scheduler = Scheduler(limits, board.census)
         counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
         metrics = Metrics(counts, scheduler.waiting, time.time())
         metrics.refused(self.survey.bad)

@@ -9,16 +9,23 @@ come in as arguments.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Literal
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import ChunkRecord, FailOrder, Order, Provenance, Receipt
 from gamecraft_core.base.spec import SessionSpec
-from orchestrator import orders, policy
+from orchestrator import orders, playback
+from orchestrator.census import Census
 from orchestrator.limits import Limits
+from orchestrator.policy import Fair, Policy
 from orchestrator.ports import Ref
 from orchestrator.prompts import Prompts
 from orchestrator.tasks import Chunk, Kind, Need, Session, Task
+
+_WRITE: Need = ("write", None, None)
+
+#: The encoded start, among what a session holds: what comes before the latents of chunk 0.
+_START = -1
 
 ProvenanceOf = Callable[[SessionSpec, int], Provenance]
 
@@ -27,22 +34,35 @@ class Board:
     """Owns all sessions under way."""
 
     def __init__(
-        self, limits: Limits, provenance: ProvenanceOf, *, keep_latents: bool = False, allow_sp_moves: bool = False
+        self,
+        limits: Limits,
+        provenance: ProvenanceOf,
+        *,
+        keep_latents: bool = False,
+        allow_sp_moves: bool = False,
+        policy: Policy | None = None,
     ) -> None:
+        """``policy`` ranks tasks; the product's by default."""
         self._limits = limits
         self._provenance = provenance
         self._keep_latents = keep_latents
         self._allow_sp_moves = allow_sp_moves
+        self._policy = policy or Fair()
         self._admitted = 0
         self._prompts = Prompts(limits.max_kept_prompts)
         self.active: dict[str, Session] = {}
-        self.payload_bytes = 0
+        self.census = Census()
+
+    @property
+    def payload_bytes(self) -> int:
+        return self.census.payload_bytes
 
     def admit(self, spec: SessionSpec, base: float, now: float, staged: tuple[str, ...] = ()) -> list[Task]:
         """Take a session in: its start is ready to be encoded at once, and its prompt unless another's is the same.
 
         With ``staged`` keys of an earlier start it goes on from the chunks that they hold.
         """
+        self.census.came(spec)
         return self._start(spec, base, now, staged, rewinds=0)
 
     def order(self, task: Task) -> tuple[Order, tuple[Ref, ...]]:
@@ -78,10 +98,10 @@ class Board:
         session = task.session
         if session is None:
             return []
-        queued = max(0.0, receipt.started - task.ready_at)
+        queued = receipt.started - task.ready_at if receipt.started > task.ready_at else 0.0
         if task.kind == "text":
             return self._encoded(session, receipt, ref, queued, now)
-        if session.state in ("done", "rewound"):
+        if session.state in ("done", "rewound", "cancelled"):
             return []
         if task.kind in ("commit", "fail"):
             self._end(session)
@@ -89,19 +109,19 @@ class Board:
         if session.state == "failed":
             return []
         match task.kind:
-            case "encode":
-                session.history, session.encode_receipt, session.started = ref, receipt, True
-                session.start_queue_seconds += queued
-                self._hold(session, "history", receipt)
-                return self._release_denoise(session, now)
-            case "restore":
-                return self._restored(session, receipt, ref, now)
             case "denoise":
                 return self._denoised(session, task.index, receipt, ref, sp_degree, queued, now)
             case "decode":
                 return self._decoded(session, task.index, receipt, ref, queued, now)
-            case _:
+            case "write":
                 return self._written(session, task.index, receipt, now)
+            case "restore":
+                return self._restored(session, receipt, ref, now)
+            case _:
+                session.history, session.encode_receipt, session.started = ref, receipt, True
+                session.start_queue_seconds += queued
+                self._hold(session, _START, receipt)
+                return self._release_denoise(session, now)
 
     def fail(self, task: Task, error: FramelaneError, now: float) -> list[Task]:
         """End the task's session with ``error``; its failure is made durable like a result is."""
@@ -122,13 +142,23 @@ class Board:
         )
         failure = Task(
             kind="fail",
-            need=("write", None, None),
-            rank=policy.rank(session, task.index),
+            need=_WRITE,
+            rank=self._policy.rank(session, task.index, now),
             ready_at=now,
             session=session,
             order=order,
         )
         return [failure, *self._pass_prompt_on(session, now)]
+
+    def cancel(self, session: Session, now: float) -> list[Task]:
+        """Nobody wants ``session`` any more, whatever it has come to; its tasks are dead, and nothing is recorded.
+
+        A commit that is under way may still become durable.
+        """
+        if session.state != "active":
+            return []
+        self._end(session, "cancelled")
+        return self._pass_prompt_on(session, now)
 
     def rewind(self, task: Task, now: float) -> list[Task]:
         """Something that the task's session held is gone: begin it again from what is durable of it."""
@@ -145,7 +175,8 @@ class Board:
 
     def _start(self, spec: SessionSpec, base: float, now: float, staged: tuple[str, ...], rewinds: int) -> list[Task]:
         self._admitted += 1
-        session = Session(spec=spec, number=self._admitted, base=base, staged=staged, rewinds=rewinds)
+        due = now + self._limits.first_chunk_seconds
+        session = Session(spec=spec, number=self._admitted, base=base, staged=staged, rewinds=rewinds, due=due)
         self.active[spec.session_id] = session
         begin: Kind = "restore" if staged else "encode"
         kinds: tuple[Kind, ...] = ("text", begin) if self._prompts.ask(session) else (begin,)
@@ -166,7 +197,7 @@ class Board:
         session.base -= count  # its next chunk is as urgent as a newcomer's first
         session.sp_degree = records[-1].sp_degree
         session.history, session.started = ref, True
-        self._hold(session, f"latents{count - 1}", receipt)
+        self._hold(session, count - 1, receipt)
         return self._release_denoise(session, now)
 
     def _encoded(self, session: Session, receipt: Receipt, ref: Ref, queued: float, now: float) -> list[Task]:
@@ -179,15 +210,18 @@ class Board:
     ) -> list[Task]:
         session.denoised += 1
         if index - 1 not in session.latents:
-            self._let_go(session, "history" if index == 0 else f"latents{index - 1}")
+            self._let_go(session, index - 1)
         session.history = ref
         session.latents[index] = ref
-        if session.sp_degree is None or self._allow_sp_moves:
+        session.lane = receipt.lane
+        if session.sp_degree is None or self._moves(session):
             session.sp_degree = sp_degree
         chunk = self._chunk(session, index, receipt, queued)
         chunk.sp_degree = sp_degree
-        self._hold(session, f"latents{index}", receipt)
-        return [self._task("decode", session, index, now), *self._release_denoise(session, now)]
+        self._hold(session, index, receipt)
+        ready = self._release_denoise(session, now)
+        ready.append(self._task("decode", session, index, now))
+        return ready
 
     def _decoded(
         self, session: Session, index: int, receipt: Receipt, ref: Ref, queued: float, now: float
@@ -195,21 +229,25 @@ class Board:
         session.undecoded -= 1
         session.fragments[index] = ref
         self._chunk(session, index, receipt, queued)
-        self._hold(session, f"fragment{index}", receipt)
+        self._hold(session, _fragment(index), receipt)
         if index < session.last:
             ready = [self._task("write", session, index, now)]
         else:
             if not self._keep_latents:
                 self._drop_latents(session, index)
             ready = self._complete(session, now)
-        return [*ready, *self._release_denoise(session, now)]
+        ready += self._release_denoise(session, now)
+        return ready
 
     def _written(self, session: Session, index: int, receipt: Receipt, now: float) -> list[Task]:
+        if session.live:
+            playback.stored(session, now)
         session.written += 1
-        record = ChunkRecord(**receipt.facts["record"])
-        session.chunks[index].record = replace(record, timings={**record.timings, "write": receipt.seconds})
+        fields = receipt.facts["record"]
+        record = ChunkRecord(**{**fields, "timings": {**fields["timings"], "write": receipt.seconds}})
+        session.chunks[index] = Chunk(sp_degree=record.sp_degree, record=record)
         del session.fragments[index]
-        self._let_go(session, f"fragment{index}")
+        self._let_go(session, _fragment(index))
         self._drop_latents(session, index)
         return self._complete(session, now)
 
@@ -227,15 +265,22 @@ class Board:
         return [self._task("denoise", session, session.denoised, now)]
 
     def _task(self, kind: Kind, session: Session, index: int, now: float) -> Task:
-        need: Need = ("write", None, None)
-        if kind in ("text", "encode", "denoise", "decode"):
-            pinned = session.sp_degree if kind == "denoise" and not self._allow_sp_moves else None
-            need = (kind, session.spec.preset, pinned)
-        return Task(kind=kind, need=need, rank=policy.rank(session, index), ready_at=now, session=session, index=index)
+        need = _WRITE
+        if kind == "denoise":
+            need = (kind, session.spec.preset, None if self._moves(session) else session.sp_degree)
+        elif kind == "decode" or kind == "text" or kind == "encode":
+            need = (kind, session.spec.preset, None)
+        return Task(kind, need, self._policy.rank(session, index, now), now, session, index)
+
+    def _moves(self, session: Session) -> bool:
+        """It may change its sequence-parallel degree from chunk to chunk."""
+        return self._allow_sp_moves or session.live
 
     @staticmethod
     def _chunk(session: Session, index: int, receipt: Receipt, queued: float) -> Chunk:
-        chunk = session.chunks.setdefault(index, Chunk())
+        chunk = session.chunks.get(index)
+        if chunk is None:
+            chunk = session.chunks[index] = Chunk()
         chunk.receipts[receipt.stage] = receipt
         chunk.queue_seconds += queued
         return chunk
@@ -244,24 +289,31 @@ class Board:
         """Decoder and writer are done with them; as long as they are the session's history they are still held."""
         ref = session.latents.pop(index, None)
         if ref is not None and ref is not session.history:
-            self._let_go(session, f"latents{index}")
+            self._let_go(session, index)
 
-    def _hold(self, session: Session, name: str, receipt: Receipt) -> None:
+    def _hold(self, session: Session, what: int, receipt: Receipt) -> None:
+        """``what``: a chunk's number for its latents, that of the start, or ``_fragment`` of one."""
         size = int(receipt.facts.get("payload_bytes", 0))
-        session.bytes_held[name] = size
-        self.payload_bytes += size
+        session.bytes_held[what] = size
+        self.census.payload_bytes += size
 
-    def _let_go(self, session: Session, name: str) -> None:
-        self.payload_bytes -= session.bytes_held.pop(name, 0)
+    def _let_go(self, session: Session, what: int) -> None:
+        self.census.payload_bytes -= session.bytes_held.pop(what, 0)
 
     def _drop_payloads(self, session: Session) -> None:
         session.text = session.history = None
         session.latents.clear()
         session.fragments.clear()
-        self.payload_bytes -= sum(session.bytes_held.values())
+        self.census.payload_bytes -= sum(session.bytes_held.values())
         session.bytes_held.clear()
 
-    def _end(self, session: Session) -> None:
-        session.state = "done"
+    def _end(self, session: Session, state: Literal["done", "cancelled"] = "done") -> None:
+        session.state = state
         self._drop_payloads(session)
+        self.census.went(session.spec)
         del self.active[session.spec.session_id]
+
+
+def _fragment(index: int) -> int:
+    """A chunk's fragment, among what a session holds: below the start."""
+    return -2 - index

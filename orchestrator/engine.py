@@ -18,6 +18,7 @@ from functools import partial
 
 from gamecraft_core.base.errors import (
     BadInput,
+    Cancelled,
     FramelaneError,
     LaneLost,
     OutOfMemory,
@@ -27,7 +28,6 @@ from gamecraft_core.base.errors import (
 )
 from gamecraft_core.base.messages import PublishOrder, Receipt
 from gamecraft_core.base.spec import SessionSpec
-from orchestrator import policy
 from orchestrator.board import Board
 from orchestrator.healing import Healer
 from orchestrator.limits import Limits
@@ -91,9 +91,22 @@ class Engine:
     def stop(self) -> None:
         """Admit and denoise nothing more; while the grace period lasts, make durable what is denoised."""
         self._stopping = True
-        give_up = partial(self._events.put_nowait, self._run_out_of_time)
-        asyncio.get_running_loop().call_later(self._limits.grace_seconds, give_up)
-        self._events.put_nowait(_nothing)
+        asyncio.get_running_loop().call_later(
+            self._limits.grace_seconds, self._events.put_nowait, self._run_out_of_time
+        )
+        self._events.put_nowait(lambda: None)  # only wakes the loop
+
+    def add_lane(self, lane: Lane) -> None:
+        """``lane`` is new to the fleet, and takes orders from now on."""
+        self._events.put_nowait(partial(self._joined, lane))
+
+    def drain_lane(self, lane: Lane) -> None:
+        """``lane`` takes no new order; listeners hear when it has finished what it holds (``lane_left``)."""
+        self._events.put_nowait(partial(self._drained, lane))
+
+    def cancel(self, session_id: str) -> None:
+        """Nobody wants the session any more: what it holds is let go, what lanes still answer for it is ignored."""
+        self._events.put_nowait(partial(self._cancelled, session_id))
 
     async def run(self, source: Iterator[SessionSpec | Settled]) -> bool:
         """True when every row of ``source`` settled, False when stopped before. Raises RunAborted."""
@@ -133,7 +146,7 @@ class Engine:
                 continue
             now = self._clock()
             staged = self._staged.get(item.session_id, ())
-            self.scheduler.push(self._board.admit(item, self.scheduler.virtual_time.now, now, staged))
+            self.scheduler.push(self._board.admit(item, self.scheduler.newcomer(item), now, staged))
             for listener in self._listeners:
                 listener.admitted(item, now)
         return False
@@ -160,7 +173,8 @@ class Engine:
     def _succeeded(self, dispatch: Dispatch, receipt: Receipt, ref: Ref) -> None:
         self._in_flight -= 1
         task, lane, now = dispatch.task, dispatch.lane, self._clock()
-        self.scheduler.ended(task, lane, succeeded=True)
+        if self.scheduler.ended(task, lane, succeeded=True):
+            self._left(lane)
         self._healer.did_well(lane)
         superseded = task.dead
         self.scheduler.push(self._board.settle(task, receipt, ref, lane.sp_degree, now))
@@ -191,7 +205,8 @@ class Engine:
         task, lane, now = dispatch.task, dispatch.lane, self._clock()
         if isinstance(error, LaneLost):
             self._lane_lost(lane, error, now)
-        self.scheduler.ended(task, lane, succeeded=False)
+        if self.scheduler.ended(task, lane, succeeded=False):
+            self._left(lane)
         blamed, task.suspect = task.suspect, False
         if task.dead:
             return
@@ -208,6 +223,7 @@ class Engine:
                 raise self._aborted(task, error) from error
 
     def _lane_lost(self, lane: Lane, error: LaneLost, now: float) -> None:
+        leaving = self.scheduler.draining(lane)
         suspects = self.scheduler.remove_lane(lane)
         if suspects is None:
             return
@@ -216,7 +232,33 @@ class Engine:
         log.warning("lane %s lost: %s", lane.name, error)
         for listener in self._listeners:
             listener.lane_lost(lane, error, now)
-        self._healer.lost(lane)
+        if leaving:
+            self._left(lane)
+        else:
+            self._healer.lost(lane)
+
+    def _joined(self, lane: Lane) -> None:
+        self.scheduler.add_lane(lane)
+        for listener in self._listeners:
+            listener.lane_joined(lane, self._clock())
+
+    def _drained(self, lane: Lane) -> None:
+        if self.scheduler.drain_lane(lane):
+            self._left(lane)
+
+    def _left(self, lane: Lane) -> None:
+        for listener in self._listeners:
+            listener.lane_left(lane, self._clock())
+
+    def _cancelled(self, session_id: str) -> None:
+        session = self._board.active.get(session_id)
+        if session is None or session.state != "active":
+            return
+        self.scheduler.forget(session)
+        self.scheduler.push(self._board.cancel(session, self._clock()))
+        self._row_settled(session.spec.row, session_id, None, committed=False)
+        for listener in self._listeners:
+            listener.finished(session.spec, Cancelled("called off"), self._clock())
 
     def _healed(self, lost: Lane, replacement: Lane | None) -> None:
         now = self._clock()
@@ -290,27 +332,12 @@ class Engine:
 
     def _publish(self, publication: Publication) -> None:
         self._publishing += 1
-        self.scheduler.push(
-            [
-                Task(
-                    kind="publish",
-                    need=("write", None, None),
-                    rank=policy.FIRST,
-                    ready_at=self._clock(),
-                    order=publication.order,
-                    payloads=publication.payloads,
-                )
-            ]
-        )
+        self.scheduler.push([publication.task(self._clock())])
 
     async def _cancel_running(self) -> None:
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-
-
-def _nothing() -> None:
-    """An event that only wakes the loop."""
 
 
 def _whose(task: Task) -> str:

@@ -7,6 +7,13 @@ from pydantic import Field
 from gamecraft_core.base.preset import Strict
 
 
+class TenantLimits(Strict):
+    """What one tenant may have."""
+
+    weight: float = Field(default=1.0, gt=0, description="its share of busy lanes, against the others' weights")
+    max_sessions: int | None = Field(default=None, ge=1, description="sessions under way at once; none: no own bound")
+
+
 class Limits(Strict):
     """Bounds of one run.
 
@@ -15,6 +22,10 @@ class Limits(Strict):
     """
 
     max_sessions: int = Field(default=64, ge=1, description="sessions under way at once")
+    max_queued: int = Field(default=1024, ge=0, description="sessions that may wait to be let in; more are refused")
+    tenants: dict[str, TenantLimits] = Field(default={}, description="by name")
+    other_tenants: TenantLimits = TenantLimits()
+    first_chunk_seconds: float = Field(default=10.0, gt=0, description="when a live session's first chunk is due")
     max_undecoded_per_session: int = Field(default=2, ge=1)
     max_undecoded: int = Field(default=256, ge=1, description="over all sessions")
     max_unwritten: int = Field(default=256, ge=1, description="fragments decoded or being decoded, not yet stored")
@@ -28,6 +39,9 @@ class Limits(Strict):
     backoff_seconds: float = Field(default=0.5, gt=0, description="first pause before a retry; each next one doubles")
     max_backoff_seconds: float = Field(default=15.0, gt=0, description="longest pause before a retry")
     grace_seconds: float = Field(default=25.0, ge=0, description="from a request to stop until work is given up")
+
+    def of_tenant(self, name: str) -> TenantLimits:
+        return self.tenants.get(name, self.other_tenants)
 
     def backoff(self, times: int) -> float:
         """Seconds to wait before try number ``times`` + 1, when ``times`` (from 1) have failed in a row."""

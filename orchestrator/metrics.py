@@ -173,6 +173,7 @@ class Metrics(Listener):
         self._lanes = lanes
         self._started = started
         self._clock = clock
+        self._missing: set[str] = set()
         self._admitted: dict[str, float] = {}
         self._last_chunk: dict[str, float] = {}
         self._ready: dict[tuple[str, int], float] = {}
@@ -227,9 +228,15 @@ class Metrics(Listener):
         if lost := self._use[lane.stage].get(lane.name):
             lost.memory = 0.0
         self._metrics.gauge("lanes_missing", lane.stage).inc()
+        self._missing.add(lane.name)
 
     def lane_back(self, lane: Lane, now: float) -> None:
         self._metrics.gauge("lanes_missing", lane.stage).dec()
+        self._missing.discard(lane.name)
+
+    def lane_left(self, lane: Lane, now: float) -> None:
+        if lane.name in self._missing:  # lost while it drained: nobody misses it
+            self.lane_back(lane, now)
 
     def store_away(self, stage: Stage, error: FramelaneError, pause: float, now: float) -> None:
         self._metrics.counter("store_retries_total", stage).inc()

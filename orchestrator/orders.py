@@ -68,7 +68,7 @@ def write(session: Session, index: int, provenance: Provenance, keep_latents: bo
     return WriteOrder(
         session_id=session.spec.session_id,
         index=index,
-        identity=identity(session.spec, provenance),
+        identity=_identity(session, provenance),
         history_sha256=session.chunks[index - 1].latents_sha256 if index else "",
         record=_record(session, index, session.chunks[index]),
         keep_latents=keep_latents,
@@ -77,7 +77,7 @@ def write(session: Session, index: int, provenance: Provenance, keep_latents: bo
 
 def restore(session: Session, provenance: Provenance) -> RestoreOrder:
     return RestoreOrder(
-        session_id=session.spec.session_id, keys=session.staged, identity=identity(session.spec, provenance)
+        session_id=session.spec.session_id, keys=session.staged, identity=_identity(session, provenance)
     )
 
 
@@ -92,6 +92,13 @@ def identity(spec: SessionSpec, provenance: Provenance) -> str:
     """A digest of all that decides a session's bits at a given sequence-parallel degree."""
     code = (provenance.weights_fingerprint, provenance.code_version)
     return digest({"spec": asdict(spec), "code": code}, length=32)
+
+
+def _identity(session: Session, provenance: Provenance) -> str:
+    """The session's, made once: neither its request nor the code changes while it is under way."""
+    if session.identity is None:
+        session.identity = identity(session.spec, provenance)
+    return session.identity
 
 
 def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:

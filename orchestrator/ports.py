@@ -71,5 +71,11 @@ class Listener:
     def lane_given_up(self, lane: Lane, now: float) -> None:
         """Nobody tries to replace ``lane`` any more."""
 
+    def lane_joined(self, lane: Lane, now: float) -> None:
+        """``lane`` is new and takes orders."""
+
+    def lane_left(self, lane: Lane, now: float) -> None:
+        """``lane`` was asked to go, and has finished or lost what it held."""
+
     def store_away(self, stage: Stage, error: FramelaneError, pause: float, now: float) -> None:
         """An order of ``stage`` found the store absent; it is tried again after ``pause`` seconds."""

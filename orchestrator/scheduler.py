@@ -1,104 +1,70 @@
 """The scheduler: ready tasks and lanes in, dispatches out.
 
 It knows no clock, no Ray and no asyncio: callers push ready tasks, report what ended, and call ``step``. A decision
-costs O(log n) in ready tasks. Invariants: no lane holds more than its depth; every lane is given a first order before
-any gets a second; no limit is exceeded; no lane idles while a task it may run is ready and no limit forbids it.
+costs O(log n) in ready tasks. Whose turn it is, ``fairness`` knows; which lane, ``pools``; what limits count,
+``credits``. Invariants: no limit is exceeded; no lane idles while a task it may run is ready and no limit forbids it.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from gamecraft_core.base.messages import STAGES, Stage
+from gamecraft_core.base.spec import SessionSpec
+from orchestrator.census import Census
+from orchestrator.credits import Credits
+from orchestrator.fairness import Claim, Queue, Turns
 from orchestrator.limits import Limits
-from orchestrator.policy import VirtualTime
+from orchestrator.policy import BATCH
+from orchestrator.pools import SERIAL, Fleet, Room, Slot
 from orchestrator.ports import Lane
-from orchestrator.tasks import Need, Rank, Session, Task
+from orchestrator.tasks import Need, Session, Task
 
 #: Stages nearest the output first: they free what the others fill.
 _ORDER: tuple[Stage, ...] = tuple(reversed(STAGES))
 
-#: Stages whose lanes work on one order at a time, in the order of arrival; in others all that they hold is under way.
-_SERIAL: tuple[Stage, ...] = ("text", "encode", "denoise")
+#: More orders than any lane takes.
+_ALL = 1 << 30
 
 
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A lane and what it holds."""
-
-    lane: Lane
-    number: int
-    tasks: list[Task] = field(default_factory=list)
-    gone: bool = False
-
-
-class _Pool:
-    """Interchangeable lanes, the least loaded first. Entries that no longer tell the truth are dropped when met."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, _Slot]] = []
-        self.lanes = 0
-
-    def changed(self, slot: _Slot) -> None:
-        """``slot`` is new, or its load has changed."""
-        if not slot.gone and len(slot.tasks) < slot.lane.depth:
-            heapq.heappush(self._heap, (len(slot.tasks), slot.number, slot))
-
-    def best(self) -> tuple[int, int, _Slot] | None:
-        """(load, number, slot) of the lane to take next, or None when all are full."""
-        heap = self._heap
-        while heap and (heap[0][2].gone or heap[0][0] != len(heap[0][2].tasks)):
-            heapq.heappop(heap)
-        return heap[0] if heap else None
-
-
-class _Backlog:
-    """Chunks between two stages, counted by session so that a failed session's can be forgotten at once."""
-
-    def __init__(self) -> None:
-        self._of: dict[int, int] = {}
-        self.total = 0
-
-    def add(self, session: Session) -> None:
-        self._of[session.number] = self._of.get(session.number, 0) + 1
-        self.total += 1
-
-    def remove(self, session: Session) -> None:
-        if left := self._of.pop(session.number, 0):
-            self.total -= 1
-            if left > 1:
-                self._of[session.number] = left - 1
-
-    def forget(self, session: Session) -> None:
-        self.total -= self._of.pop(session.number, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """``task`` goes to ``lane`` now."""
 
     task: Task
     lane: Lane
 
 
+class _Line:
+    """One stage: its ready tasks by need, and how many orders are out."""
+
+    __slots__ = ("in_flight", "queues", "room", "serial", "stage", "turns")
+
+    def __init__(self, stage: Stage, limits: Limits, census: Census, room: Room) -> None:
+        self.stage = stage
+        self.room = room
+        self.serial = stage in SERIAL
+        self.turns = Turns(limits, census)
+        self.queues: dict[Need, Queue] = {}
+        self.in_flight = 0
+
+
 class Scheduler:
     """Owns the ready queues, the lanes' loads and the counts that limits are about."""
 
-    def __init__(self, limits: Limits, payload_bytes: Callable[[], int]) -> None:
+    def __init__(self, limits: Limits, census: Census) -> None:
         self._limits = limits
-        self._payload_bytes = payload_bytes
-        self._ready: dict[Stage, dict[Need, list[tuple[Rank, int, Task]]]] = {stage: {} for stage in STAGES}
-        self._slots: dict[str, _Slot] = {}
-        self._pools: dict[Need, _Pool] = {}
-        self._able: dict[Need, list[_Pool]] = {}
-        self._sequence = itertools.count()
-        self._undecoded = _Backlog()
-        self._unwritten = _Backlog()
-        self.virtual_time = VirtualTime()
+        self._census = census
+        self.fleet = Fleet()
+        self._lines = {stage: _Line(stage, limits, census, self.fleet.room[stage]) for stage in STAGES}
+        self._queues: dict[Need, Queue] = {}
+        self._in_order = tuple(self._lines[stage] for stage in _ORDER)
+        self.credits = Credits()
         self.parked = 0
+
+    def newcomer(self, spec: SessionSpec) -> float:
+        """The virtual time at which ``spec`` starts among its tenant's sessions."""
+        return self._lines["denoise"].turns.newcomer(spec.tenant)
 
     def park(self) -> None:
         """A task that had been dispatched waits for its store: it is neither ready nor in flight, and comes back."""
@@ -109,136 +75,147 @@ class Scheduler:
         if not task.dead:
             self.push([task])
 
-    def add_lane(self, lane: Lane) -> None:
-        slot = self._slots[lane.name] = _Slot(lane, next(self._sequence))
-        pool = self._pools.setdefault(_kind(lane), _Pool())
-        pool.lanes += 1
-        pool.changed(slot)
-        self._able.clear()
+    def add_lane(self, lane: Lane, speed: float | None = None) -> None:
+        """``lane`` takes orders. ``speed`` is a hint (see ``Fleet.join``): what has a deadline goes to the fastest."""
+        self.fleet.join(lane, speed)
+
+    def drain_lane(self, lane: Lane) -> bool:
+        """``lane`` takes no more orders; True when it holds none and is out, else it is out once all have ended."""
+        slot = self.fleet.of(lane)
+        if slot is None:
+            return True
+        self.fleet.drain(slot)
+        if not slot.tasks:
+            self.fleet.leave(slot)
+        return not slot.tasks
+
+    def draining(self, lane: Lane) -> bool:
+        slot = self.fleet.of(lane)
+        return slot is not None and slot.draining
 
     def remove_lane(self, lane: Lane) -> list[Task] | None:
         """Take ``lane`` out; returns the tasks that it may have been running, or None when it was out already.
 
         What it held is reported by its callers as it fails.
         """
-        slot = self._slots.get(lane.name)
-        if slot is None or slot.lane is not lane:
+        slot = self.fleet.of(lane)
+        if slot is None:
             return None
-        del self._slots[lane.name]
-        slot.gone = True
-        self._pools[_kind(lane)].lanes -= 1
-        return slot.tasks[:1] if lane.stage in _SERIAL else list(slot.tasks)
+        self.fleet.leave(slot)
+        self._lines[lane.stage].in_flight -= len(slot.tasks)
+        return slot.tasks[:1] if lane.stage in SERIAL else list(slot.tasks)
 
     def push(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
-            queue = self._ready[task.stage].setdefault(task.need, [])
-            heapq.heappush(queue, (task.rank, next(self._sequence), task))
+            queue = self._queues.get(task.need)
+            if queue is None:
+                line = self._lines[task.stage]
+                queue = self._queues[task.need] = line.queues[task.need] = Queue(task.need, line.turns)
+            queue.push(task)
 
     def step(self, only: tuple[Stage, ...] | None = None) -> list[Dispatch]:
         """Everything that may start now (of the stages ``only``), in the order in which it should be sent."""
-        return [dispatch for stage in only or _ORDER for dispatch in self._fill(stage)]
+        made: list[Dispatch] = []
+        for line in self._in_order if only is None else [self._lines[stage] for stage in only]:
+            if line.turns.waiting and line.room.orders:
+                self._fill(line, made)
+        return made
 
-    def ended(self, task: Task, lane: Lane, *, succeeded: bool) -> None:
-        """``task`` left ``lane``. The limits' counts move here and in ``step`` only."""
-        slot = self._slots.get(lane.name)
-        if slot is not None and slot.lane is lane:
-            slot.tasks.remove(task)
-            self._pools[_kind(lane)].changed(slot)
-        if task.session is None:
-            return
-        if (task.kind == "denoise" and not succeeded) or (task.kind == "decode" and succeeded):
-            self._undecoded.remove(task.session)
-        if (task.kind == "decode" and not succeeded) or (task.kind in ("write", "commit") and succeeded):
-            self._unwritten.remove(task.session)
+    def ended(self, task: Task, lane: Lane, *, succeeded: bool) -> bool:
+        """``task`` left ``lane``; True when ``lane`` was draining and is out now.
+
+        The limits' counts move here, in ``forget`` and in ``step`` only.
+        """
+        self.credits.ended(task, succeeded=succeeded)
+        slot = self.fleet.of(lane)
+        if slot is None:
+            return False
+        self._lines[lane.stage].in_flight -= 1
+        slot.pool.gave_back(slot, task)
+        if not slot.draining or slot.tasks:
+            return False
+        self.fleet.leave(slot)
+        return True
 
     def forget(self, session: Session) -> None:
         """``session`` ended: whatever it has between stages no longer counts against the limits."""
-        self._undecoded.forget(session)
-        self._unwritten.forget(session)
+        self.credits.forget(session)
 
     def has_lane(self, need: Need) -> bool:
         """Some lane of the fleet, full or not, can meet ``need``."""
-        return any(pool.lanes for pool in self._fit(need))
+        return self.fleet.offers(need)
 
     def waiting(self, stage: Stage) -> int:
         """Ready tasks of ``stage`` that no lane has taken. The metrics endpoint asks from a thread of its own."""
-        return sum(len(queue) for queue in list(self._ready[stage].values()))
+        return self._lines[stage].turns.waiting
+
+    def ready(self, stage: Stage) -> Iterator[Task]:
+        """Those of them that somebody still waits for."""
+        return (task for queue in self._lines[stage].queues.values() for task in queue)
 
     def in_flight(self, stage: Stage) -> int:
-        return sum(len(slot.tasks) for slot in self._slots.values() if slot.lane.stage == stage)
+        return self._lines[stage].in_flight
 
     def busy(self, stage: Stage) -> int:
         """Lanes of ``stage`` that hold work."""
-        return sum(bool(slot.tasks) for slot in self._slots.values() if slot.lane.stage == stage)
+        return sum(bool(slot.tasks) for slot in self.fleet if slot.lane.stage == stage)
 
     def stranded(self) -> str:
         """In words, what a ready task needs that no lane of the fleet offers (any more)."""
-        for queues in self._ready.values():
-            for need, queue in queues.items():
-                if any(not task.dead for _, _, task in queue) and not any(pool.lanes for pool in self._fit(need)):
-                    stage, preset, degree = need
-                    degrees = f" at sequence-parallel degree {degree}" if degree else ""
-                    return f"{stage}{degrees}{f' with preset {preset}' if preset else ''}"
+        for (stage, preset, degree), queue in self._queues.items():
+            if any(queue) and not self.fleet.offers(queue.need):
+                degrees = f" at sequence-parallel degree {degree}" if degree else ""
+                return f"{stage}{degrees}{f' with preset {preset}' if preset else ''}"
         return "any task"
 
-    def _fill(self, stage: Stage) -> Iterable[Dispatch]:
-        queues = self._ready[stage]
-        while not self._held_back(stage):
-            chosen: list[tuple[Rank, int, Task]] | None = None
-            slot: _Slot | None = None
-            for need, queue in queues.items():
-                while queue and queue[0][2].dead:
-                    heapq.heappop(queue)
-                if queue and (chosen is None or queue[0] < chosen[0]) and (free := self._free(need)):
-                    chosen, slot = queue, free
-            if chosen is None or slot is None:
-                return
-            _, _, task = heapq.heappop(chosen)
-            slot.tasks.append(task)
-            self._pools[_kind(slot.lane)].changed(slot)
-            self._count(task)
-            yield Dispatch(task, slot.lane)
-
-    def _count(self, task: Task) -> None:
-        if task.session is None:
-            return
-        if task.kind == "denoise":
-            self._undecoded.add(task.session)
-            self.virtual_time.dispatched(task.rank)
-        elif task.kind == "decode":
-            self._unwritten.add(task.session)
-
-    def _held_back(self, stage: Stage) -> bool:
+    def held_back(self, stage: Stage) -> bool:
         """A limit stops this stage. Something must still be moving downstream, or the run would never go on."""
         if stage == "decode":
-            return self._unwritten.total >= self._limits.max_unwritten
+            return self.credits.unwritten.total >= self._limits.max_unwritten
         if stage not in ("encode", "denoise"):
             return False
-        full = self._payload_bytes() >= self._limits.max_payload_bytes
-        crowded = stage == "denoise" and self._undecoded.total >= self._limits.max_undecoded
-        return (full or crowded) and (self.parked > 0 or any(self._moves(later) for later in _ORDER[:3]))
+        full = self._census.payload_bytes >= self._limits.max_payload_bytes
+        crowded = stage == "denoise" and self.credits.undecoded.total >= self._limits.max_undecoded
+        return (full or crowded) and (self.parked > 0 or any(map(self._moves, self._in_order[:3])))
 
-    def _moves(self, stage: Stage) -> bool:
-        """Orders of ``stage`` are under way, or will be: they wait for a lane, a lost one's successor at worst."""
-        return self.in_flight(stage) > 0 or (stage != "denoise" and self.waiting(stage) > 0)
+    def _moves(self, line: _Line) -> bool:
+        """Orders of the stage are under way, or will be: they wait for a lane, a lost one's successor at worst."""
+        return line.in_flight > 0 or (line.stage != "denoise" and line.turns.waiting > 0)
 
-    def _fit(self, need: Need) -> list[_Pool]:
-        """Pools whose lanes can meet ``need``."""
-        if need not in self._able:
-            stage, preset, degree = need
-            self._able[need] = [
-                pool
-                for (pool_stage, pool_preset, pool_degree), pool in self._pools.items()
-                if pool_stage == stage and pool_preset in (None, preset) and degree in (None, pool_degree)
-            ]
-        return self._able[need]
+    def _fill(self, line: _Line, made: list[Dispatch]) -> None:
+        """Dispatch what ``line`` can start.
 
-    def _free(self, need: Need) -> _Slot | None:
-        """The least loaded lane that can meet ``need`` and is not full."""
-        best = min((top for pool in self._fit(need) if (top := pool.best())), default=None)
-        return best[2] if best else None
+        Where somebody with a better claim may turn up any time, a lane that works on one order at a time is not given
+        another to wait behind it.
+        """
+        alone = line.serial and self._census.shared
+        most = 1 if alone else _ALL
+        room, turns = line.room, line.turns
+        while turns.waiting and (room.idle if alone else room.orders) and not self.held_back(line.stage):
+            found = self._next(line, most)
+            if found is None:
+                return
+            queue, slot = found
+            task = queue.pop()
+            slot.pool.took(slot, task)
+            line.in_flight += 1
+            self.credits.dispatched(task)
+            made.append(Dispatch(task, slot.lane))
 
-
-def _kind(lane: Lane) -> Need:
-    """What a lane offers; lanes that offer the same are interchangeable."""
-    return (lane.stage, lane.preset, lane.sp_degree)
+    def _next(self, line: _Line, most: int) -> tuple[Queue, Slot] | None:
+        """The queue with the best claim of those for whose first task some lane is free, and that lane."""
+        best: tuple[Queue, Slot] | None = None
+        claim: Claim = ()
+        for queue in line.queues.values():
+            task = queue.head()
+            if task is None:
+                continue
+            its = queue.claim()
+            if best is not None and claim < its:
+                continue
+            session = task.session if line.stage == "denoise" else None
+            last = session.lane if session is not None else None
+            slot = self.fleet.find(queue.need, most, fastest=task.rank[0] < BATCH, last=last)
+            if slot is not None:
+                best, claim = (queue, slot), its
+        return best

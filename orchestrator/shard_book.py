@@ -11,7 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from gamecraft_core.base.messages import PublishOrder
+from orchestrator.policy import FIRST
 from orchestrator.ports import Ref
+from orchestrator.tasks import Task
 
 #: Records held for their shards, over all slices: some 25 KB each in the lanes' memory or the control plane's.
 MAX_HELD = 4096
@@ -30,6 +32,9 @@ class Publication:
 
     order: PublishOrder
     payloads: tuple[Ref, ...]
+
+    def task(self, now: float) -> Task:
+        return Task("publish", ("write", None, None), FIRST, now, order=self.order, payloads=self.payloads)
 
 
 class ShardBook:

@@ -45,7 +45,8 @@ class Session:
     ``history`` is what the next denoise continues from: the encoded start, then each chunk's own latents. ``staged``
     are keys of an earlier start's durable chunks. ``written`` counts durable ones; the last goes into the commit.
     ``text_receipt`` is there where this session's own task encoded its prompt. ``undecoded`` counts chunks from the
-    release of their denoise to the settling of their decode.
+    release of their denoise to the settling of their decode. ``live``: somebody watches, and ``due`` is when the next
+    chunk to be stored is due. ``lane`` is where the last chunk was denoised, ``identity`` what ``orders`` calls so.
     """
 
     spec: SessionSpec
@@ -53,7 +54,7 @@ class Session:
     base: float
     staged: tuple[str, ...] = ()
     rewinds: int = 0
-    state: Literal["active", "failed", "done", "rewound"] = "active"
+    state: Literal["active", "failed", "done", "rewound", "cancelled"] = "active"
     error: FramelaneError | None = None
     text: Ref = None
     text_ready: bool = False
@@ -67,14 +68,20 @@ class Session:
     written: int = 0
     undecoded: int = 0
     sp_degree: int | None = None
+    due: float = 0.0
+    playing: bool = False
+    lane: str | None = None
+    identity: str | None = None
     latents: dict[int, Ref] = field(default_factory=dict)
     fragments: dict[int, Ref] = field(default_factory=dict)
     chunks: dict[int, Chunk] = field(default_factory=dict)
-    bytes_held: dict[str, int] = field(default_factory=dict)
+    bytes_held: dict[int, int] = field(default_factory=dict)
+    last: int = field(init=False)
+    live: bool = field(init=False)
 
-    @property
-    def last(self) -> int:
-        return self.spec.num_chunks - 1
+    def __post_init__(self) -> None:
+        self.last = self.spec.num_chunks - 1
+        self.live = self.spec.priority == "interactive"
 
     @property
     def ready_to_denoise(self) -> bool:
@@ -84,7 +91,7 @@ class Session:
             and self.text_ready
             and self.started
             and self.released == self.denoised
-            and self.released < self.spec.num_chunks
+            and self.released <= self.last
         )
 
 

@@ -46,6 +46,10 @@ class BadInput(FramelaneError):
     """One session's request is wrong: that session fails, every other goes on."""
 
 
+class Cancelled(FramelaneError):
+    """A session was called off: nobody wants it any more."""
+
+
 class OutputTaken(UsageError):
     """The output folder belongs to a different run."""
 

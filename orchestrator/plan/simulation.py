@@ -105,7 +105,7 @@ class _Run:
     def __init__(self, load: Load, loss: float) -> None:
         limits = Limits(max_sessions=load.sessions, max_undecoded_per_session=1 if load.live else 2)
         self.board = Board(limits, _provenance)
-        self.scheduler = Scheduler(limits, lambda: self.board.payload_bytes)
+        self.scheduler = Scheduler(limits, self.board.census)
         self.outcome = Outcome(chunks=load.sessions * load.chunks)
         self.now = 0.0
         priority: Priority = "interactive" if load.live else "batch"
@@ -122,7 +122,7 @@ class _Run:
         while self.to_come and self.to_come[0][0] <= self.now + _INSTANT:
             came, spec = self.to_come.popleft()
             self._came[spec.session_id] = came
-            self.scheduler.push(self.board.admit(spec, self.scheduler.virtual_time.now, self.now))
+            self.scheduler.push(self.board.admit(spec, self.scheduler.newcomer(spec), self.now))
 
     def dispatch(self, lanes: Sequence[PlannedLane]) -> None:
         by_name = {lane.name: lane for lane in lanes}

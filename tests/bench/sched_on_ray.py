@@ -127,7 +127,7 @@ def _session(number: int, preset: str) -> SessionSpec:
 async def _pipelined(lanes: Sequence[Lane], rows: Sequence[SessionSpec], watch: Stopwatch) -> None:
     limits = Limits()
     board = Board(limits, provenance)
-    scheduler = Scheduler(limits, lambda: board.payload_bytes)
+    scheduler = Scheduler(limits, board.census)
     shards = ShardBook(len(rows), 1000)
     if not await Engine(lanes, board, scheduler, limits, shards, [watch], time.time).run(iter(rows)):
         raise RuntimeError("the run did not finish")

@@ -46,6 +46,7 @@ class Ledger(Listener):
         self.back: list[tuple[str, float]] = []
         self.given_up: list[str] = []
         self.away: list[tuple[str, float]] = []
+        self.moved: list[tuple[str, str]] = []
 
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         assert receipt.started >= ready_at
@@ -63,6 +64,12 @@ class Ledger(Listener):
 
     def lane_given_up(self, lane: Any, now: float) -> None:
         self.given_up.append(lane.name)
+
+    def lane_joined(self, lane: Any, now: float) -> None:
+        self.moved.append(("joined", lane.name))
+
+    def lane_left(self, lane: Any, now: float) -> None:
+        self.moved.append(("left", lane.name))
 
     def store_away(self, stage: Stage, error: FramelaneError, pause: float, now: float) -> None:
         self.away.append((stage, pause))
@@ -100,7 +107,7 @@ class World:
             used = limits or Limits()
             shards = ShardBook(len(rows), 4)
             self.board = Board(used, provenance, **board)
-            scheduler = Scheduler(used, lambda: self.board.payload_bytes)
+            scheduler = Scheduler(used, self.board.census)
             self.engine = Engine(
                 self.lanes,
                 self.board,

@@ -40,7 +40,7 @@ def run(rows: Sequence[SessionSpec], behaviour: Behaviour = usual, groups: int =
         counts: dict[Stage, int] = {stage: groups if stage == "denoise" else 1 for stage in STAGES}
         lanes = [FakeLane(f"{stage}-{n}", stage, behaviour) for stage in STAGES for n in range(counts[stage])]
         board = Board(Limits(), provenance)
-        scheduler = Scheduler(Limits(), lambda: board.payload_bytes)
+        scheduler = Scheduler(Limits(), board.census)
         metrics = Metrics(counts, scheduler.waiting, clock(), clock)
         engine = Engine(lanes, board, scheduler, Limits(), ShardBook(len(rows), 4), [metrics], clock)
         assert await engine.run(iter(rows))
@@ -158,3 +158,14 @@ def test_reasons(error: FramelaneError, reason: str) -> None:
 
 def test_the_document_is_up_to_date() -> None:
     assert DOCUMENT.read_text() == markdown(), "write orchestrator.metrics.markdown() to infra/prometheus/METRICS.md"
+
+
+def test_a_lane_that_is_lost_while_it_drains_is_not_missing() -> None:
+    metrics = Metrics({"denoise": 2}, lambda stage: 0, 0.0)
+    lane = FakeLane("denoise-0", "denoise", usual)
+    for _ in range(2):
+        metrics.lane_lost(lane, LaneLost("preempted"), 1.0)
+        assert metrics.registry.get_sample_value("gamecraft_lanes_missing", {"stage": "denoise"}) == 1.0
+        metrics.lane_left(lane, 1.0)
+        metrics.lane_left(lane, 2.0)
+        assert metrics.registry.get_sample_value("gamecraft_lanes_missing", {"stage": "denoise"}) == 0.0
