@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ _PREFIX = "framelane-"
 #: How long a healthy actor may take to say who it is, and how long an idle group to meet.
 _ANSWER_TIMEOUT_S = 5.0
 _MEET_TIMEOUT_S = 3.0
+#: How long Ray may take to notice that a driver has died.
+_END_HEARD_S = 3.0
 
 
 def identity(spec: FleetSpec, presets: Sequence[Preset], output_root: str, store_options: Mapping[str, Any]) -> str:
@@ -99,6 +102,16 @@ class _Unfit(Exception):
     """Why a lane cannot be adopted."""
 
 
+async def _still_running(jobs: set[str]) -> str | None:
+    """One of ``jobs`` that runs. Ray hears of a killed driver's end a moment after it."""
+    deadline = time.monotonic() + _END_HEARD_S
+    while running := next((job for job in jobs if is_running(job)), None):
+        if time.monotonic() > deadline:
+            return running
+        await asyncio.sleep(_END_HEARD_S / 20)
+    return None
+
+
 async def _taken_over(site: Site, blueprint: Blueprint, actors: Sequence[Any]) -> Presence:
     """Have ``actors`` serve this control plane; who the first of them is."""
     if len(actors) < blueprint.ranks:
@@ -106,7 +119,7 @@ async def _taken_over(site: Site, blueprint: Blueprint, actors: Sequence[Any]) -
     present = await _presences(actors)
     first = present[0]
     owners = {each.owner or creator_of(actor) for each, actor in zip(present, actors, strict=True)}
-    if other := next((owner for owner in owners if owner != site.owner and is_running(owner)), None):
+    if other := await _still_running(owners - {site.owner}):
         raise UsageError(
             f"fleet {site.identity} is in use by Ray job {other}",
             field="fleet.detached",
