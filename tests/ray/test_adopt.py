@@ -21,7 +21,7 @@ from actors import adopt, cluster
 from actors.fleet_spec import FleetSpec, GroupSpec, LaneSpec, WriteSpec
 from gamecraft_core.base.errors import LaneLost, UsageError
 from tests.fakes.roles import DENOISING, script
-from tests.ray.fleets import STALL_S, World, actors, alive, await_end, denoise_order, denoise_payloads, pids
+from tests.ray.fleets import STALL_S, World, actors, await_end, denoise_order, denoise_payloads, pids
 from tests.servers.cluster import ENV, RayCluster
 
 pytestmark = pytest.mark.ray
@@ -115,7 +115,7 @@ def test_what_is_not_well_is_rebuilt_and_what_still_works_is_kept(ray_cluster: R
         os.kill(dead, signal.SIGKILL)
         os.kill(stopped, signal.SIGSTOP)
         with World(spec, DENOISING) as world:
-            assert not alive(stopped)
+            await_end([stopped])
             assert pids(world.lane("decode")) != [dead]
             for lane in (world.lane("decode"), world.lane("write")):
                 world.wait(lane.run(script("work"), ()))
