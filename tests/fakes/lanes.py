@@ -9,6 +9,7 @@ from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import (
+    ChunkRecord,
     CommitOrder,
     DecodeOrder,
     FailOrder,
@@ -94,3 +95,26 @@ def facts_of(order: Order, restores: Restores = lambda order: []) -> dict[str, A
             return {"bytes": 200}
         case _:
             return {"payload_bytes": 10, "latents_sha256": "0" * 64}
+
+
+def restored(order: RestoreOrder) -> list[dict[str, Any]]:
+    """What a store that lost nothing answers: every chunk that was staged."""
+    return [asdict(_record_of(key)) for key in sorted(set(order.keys))]
+
+
+def _record_of(key: str) -> ChunkRecord:
+    named = layout.parse_chunk_key(key)
+    assert named is not None
+    return ChunkRecord(
+        index=named.chunk,
+        start=named.chunk * 33,
+        end=(named.chunk + 1) * 33,
+        control={"action": "w", "speed": 0.2},
+        seed=1,
+        sp_degree=named.sp_degree,
+        timings={},
+        latents_uri=None,
+        latents_sha256="0" * 64,
+        staged_key=key,
+        fragment_sha256="1" * 64,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,20 @@ SECONDS: dict[str, float] = {
 
 def usual(order: Order) -> float:
     return SECONDS[type(order).__name__]
+
+
+def failing(times: dict[str, int], error: type[FramelaneError]) -> Any:
+    """A behaviour under which the first orders of a kind end with ``error``."""
+    left = Counter(times)
+
+    def behaviour(order: Order) -> float | FramelaneError:
+        kind = type(order).__name__
+        if left[kind] > 0:
+            left[kind] -= 1
+            return error(f"{kind} met a fault")
+        return usual(order)
+
+    return behaviour
 
 
 class Ledger(Listener):
