@@ -6,10 +6,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from gamecraft_core.base.ahead import ahead
 from gamecraft_core.base.errors import BadInput, FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.points import reached
@@ -26,7 +26,6 @@ from orchestrator.timeline import Timeline
 log = logging.getLogger("framelane.finish")
 
 _SHEET_SESSIONS = 64
-_SHEET_READERS = 16
 _LISTED_FAILURES = 20
 
 
@@ -189,8 +188,7 @@ def _contact_sheet(store: Store) -> bytes | None:
             return None
         return SheetRow(row["session_id"], row["prompt"], frames)
 
-    with ThreadPoolExecutor(_SHEET_READERS) as threads:
-        cards = [made for made in threads.map(card, _published(store, _SHEET_SESSIONS)) if made]
+    cards = [made for made in ahead(card, _published(store, _SHEET_SESSIONS)) if made]
     return contact_sheet(cards) if cards else None
 
 

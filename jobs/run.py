@@ -17,6 +17,7 @@ from typing import Any
 
 from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
+from gamecraft_core.base.ahead import ahead
 from gamecraft_core.base.errors import FramelaneError, OutputTaken, UsageError
 from gamecraft_core.base.ids import check_id, digest
 from gamecraft_core.base.spec import SessionSpec
@@ -179,7 +180,6 @@ def _past(store: Store) -> Past:
     Failures are listed after records: whatever is seen as a tombstone has its failure by then. One without a tombstone
     was left by a writer that died or lost against a commit: it says nothing of its session, so it goes.
     """
-    from gamecraft_core.dataset.doctor import ahead
     from gamecraft_core.dataset.rows import read_failure
 
     def failed(key: str) -> str | None:

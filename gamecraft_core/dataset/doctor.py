@@ -10,8 +10,8 @@ Beside a live run:
   stops.
 - A video's key is its content: a session under way (most likely the one whose writer died between video and record)
   may make the very bytes of an orphan, find them stored, and name them. So right before videos are removed the records
-  are read that have come since the listing, and what they name stays. That leaves a writer that found the video before
-  this look and puts its record after the removal: the next look reports that session, and the remedy makes it again.
+  are read that have come since the listing, and what they name stays. A writer that found the video before this look
+  and puts its record after the removal then puts the video again (see ``commit``).
 - Latents and staged chunks belong to one session by their key and are orphans only when that session has settled, or
   its run has finished; they need no second look.
 """
@@ -22,15 +22,13 @@ import hashlib
 import json
 import math
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TypeVar
 
 import pyarrow as pa
 
+from gamecraft_core.base.ahead import ahead
 from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.messages import PublishOrder
 from gamecraft_core.base.store import Inspectable, Leftover, Store
@@ -40,15 +38,11 @@ from gamecraft_core.dataset.claim import RUN_VERSION
 from gamecraft_core.dataset.rows import encode_failure, read_failure, read_table
 from gamecraft_core.dataset.shards import publish
 
-_THREADS = 16
 _BATCH = 1000
 _EXAMPLES = 1000
 _FACTS = ["session_id", "row", "video_path", "video_sha256", "video_bytes"]
 _LATENTS = "chunks.list.element.latents_uri"
 _UNREADABLE = (pa.ArrowException, ValueError, KeyError, TypeError, OSError)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def read_run(store: Store) -> RunFacts:
@@ -116,18 +110,6 @@ def _records(table: pa.Table) -> Iterator[Record]:
             # By their last two names: the output may have been moved since.
             latents = tuple("/".join((layout.LATENTS, *uri.split("/")[-2:])) for uri in uris if uri)
             yield Record(**row, latents=latents)
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``map`` on threads, in order, at most a few calls ahead of who consumes it."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(_THREADS) as threads:
-        for item in items:
-            waiting.append(threads.submit(function, item))
-            if len(waiting) == _THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 @dataclass(slots=True)

@@ -6,13 +6,13 @@ pyarrow: import it late.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gamecraft_core.base.ahead import ahead
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.rows import decode_failure, read_table, table_bytes
@@ -32,7 +32,6 @@ _ORDER = [("row", "ascending"), ("stage", "ascending"), ("field", "ascending")]
 #: Manifest rows of a part, which is sorted at once, and lines of a block, which is compressed at once.
 _PART_ROWS = 50_000
 _BLOCK_LINES = 1024
-_READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +90,13 @@ def first_errors(store: Store, count: int) -> tuple[list[ErrorRow], int]:
     return [ErrorRow(**row) for row in batch.to_pylist()] if batch else [], table.metadata.num_rows
 
 
-def stored_failures(store: Store, session_ids: Sequence[str]) -> Iterator[ErrorRow]:
+def stored_failures(store: Store, session_ids: Iterable[str]) -> Iterator[ErrorRow]:
     """The failures of sessions that an earlier start recorded: an object each, so several are read at once."""
 
     def read(session_id: str) -> ErrorRow:
         return ErrorRow(**decode_failure(store.get(layout.failure_key(session_id))))
 
-    with ThreadPoolExecutor(_READERS) as threads:
-        for start in range(0, len(session_ids), _BLOCK_LINES):
-            yield from threads.map(read, session_ids[start : start + _BLOCK_LINES])
+    return ahead(read, session_ids)
 
 
 def _table(errors: Iterable[ErrorRow]) -> pa.Table:

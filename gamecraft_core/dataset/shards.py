@@ -7,10 +7,10 @@ without a committed row is an empty shard, so that the numbering is whole. Impor
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from gamecraft_core.base.ahead import ahead
 from gamecraft_core.base.messages import PublishOrder
 from gamecraft_core.base.points import reached
 from gamecraft_core.base.store import Store
@@ -18,15 +18,11 @@ from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.rows import read_table, table_bytes
 from gamecraft_core.dataset.schema import SESSION_SCHEMA
 
-#: Stored records read at once: each is a small object, and the store may be far away.
-_READERS = 16
-
 
 def publish(store: Store, order: PublishOrder, fresh: Iterable[bytes] = ()) -> int:
     """Carry out ``order`` with the records in ``fresh`` and those that the store has; returns the bytes of its rows."""
     reached("publish.begun")
-    with ThreadPoolExecutor(_READERS) as threads:
-        rows = [*fresh, *threads.map(store.get, map(layout.commit_key, order.stored))]
+    rows = [*fresh, *ahead(store.get, map(layout.commit_key, order.stored))]
     tables = [table for table in map(read_table, rows) if table.num_rows]  # a tombstone has none
     put_shard(store, order.shard, order.total, sorted(tables, key=lambda table: int(table["row"][0].as_py())))
     reached("publish.done")
