@@ -212,8 +212,9 @@ class Play:
         sizes = {name: (count * workload.CHUNK_FRAMES, _HEIGHT, _WIDTH) for name, count in chunks.items()}
         wanted = self.settings.out / "expected.json"
         wanted.write_text(json.dumps(sizes))
-        said = await _call(["tests.chaos.readers", made.output, str(wanted), self.nodes.address], env)
-        made.readers = json.loads(said.splitlines()[-1])
+        answer = self.settings.out / "readers.json"
+        await _call(["tests.chaos.readers", made.output, str(wanted), str(answer), self.nodes.address], env)
+        made.readers = json.loads(answer.read_text())
         made.problems += [f"{name}: {what}" for name, what in made.readers.items() if what != "ok"]
 
     async def _references(self) -> Reference:

@@ -1,7 +1,8 @@
-"""The four readers on one output: ``python -m tests.chaos.readers ROOT EXPECTED [ADDRESS]`` (see ``check``).
+"""The four readers on one output: ``python -m tests.chaos.readers ROOT EXPECTED ANSWER [ADDRESS]`` (see ``check``).
 
 EXPECTED is a JSON file of [frames, height, width] by session; ADDRESS the Ray cluster for ray.data, or a local one.
-Prints a line of JSON: by reader "ok", or what is wrong. AWS_ENDPOINT_URL and keys come from the environment.
+Writes a JSON file, ANSWER: by reader "ok", or what is wrong (a file, because the readers print what they like).
+AWS_ENDPOINT_URL and keys come from the environment.
 """
 
 from __future__ import annotations
@@ -118,4 +119,5 @@ def _arrow() -> Any:
 
 if __name__ == "__main__":
     sizes = {name: tuple(size) for name, size in json.loads(Path(sys.argv[2]).read_text()).items()}
-    print(json.dumps(check(sys.argv[1], sizes, sys.argv[3] if len(sys.argv) > 3 else None)))
+    said = check(sys.argv[1], sizes, sys.argv[4] if len(sys.argv) > 4 else None)
+    Path(sys.argv[3]).write_text(json.dumps(said))

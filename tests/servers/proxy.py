@@ -190,11 +190,11 @@ class FaultProxy:
                 writer.write_eof()
                 return
             await self._hold()
-            writer.write(block)
-            await writer.drain()
-            if block:
+            if block:  # counted before it is sent: whoever has the reply finds it counted
                 self.stored += exchange.method == b"PUT" and block.startswith(b"HTTP/1.1 2")
                 exchange.method = b""
+            writer.write(block)
+            await writer.drain()
 
     async def _hold(self) -> None:
         if self._fault.strike("latency"):
