@@ -27,6 +27,10 @@ Lane = ActorLane | GroupLane
 #: Long enough for a starting process on a busy machine to be heard of, short enough to wait for.
 STALL_S = 5.0
 
+#: Steps of a denoise that is to be caught at work: what precedes its first step (a table of all of them) must not look
+#: like a stall on a busy machine.
+LONG = 300
+
 _END_TIMEOUT_S = 15.0
 
 

@@ -21,7 +21,7 @@ from actors import adopt, cluster
 from actors.fleet_spec import FleetSpec, GroupSpec, LaneSpec, WriteSpec
 from gamecraft_core.base.errors import LaneLost, UsageError
 from tests.fakes.roles import DENOISING, script
-from tests.ray.fleets import STALL_S, World, actors, await_end, denoise_order, denoise_payloads, pids
+from tests.ray.fleets import LONG, STALL_S, World, actors, await_end, denoise_order, denoise_payloads, pids
 from tests.servers.cluster import ENV, RayCluster
 
 pytestmark = pytest.mark.ray
@@ -95,7 +95,7 @@ def test_a_warm_fleet_is_adopted_used_and_rebuilt_like_ones_own(
         assert "is in use by Ray job" in other.communicate()[1]
 
         with pytest.raises(LaneLost):
-            world.interrupted(lane, denoise_order(1000), denoise_payloads(), told["pids"][0], signal.SIGKILL)
+            world.interrupted(lane, denoise_order(LONG), denoise_payloads(), told["pids"][0], signal.SIGKILL)
         new = world.wait(world.fleet.rebuild(lane))
         world.wait(new.run(denoise_order(), denoise_payloads()))
         rebuilt = pids(new)

@@ -22,7 +22,7 @@ from actors.lanes import verdict
 from actors.placement import NoRoom
 from gamecraft_core.base.errors import LaneHung, LaneLost, OutOfMemory, WeightsError
 from tests.fakes.roles import DENOISING, script
-from tests.ray.fleets import STALL_S, World, actors, alive, await_end, denoise_order, denoise_payloads, pids
+from tests.ray.fleets import LONG, STALL_S, World, actors, alive, await_end, denoise_order, denoise_payloads, pids
 from tests.servers.cluster import ENV, RayCluster
 
 pytestmark = pytest.mark.ray
@@ -63,7 +63,7 @@ def test_a_group_that_loses_a_rank_in_an_order_is_rebuilt_as_one(
     before, _ = world.wait(lane.run(denoise_order(), payloads))
     old = pids(lane)
     with pytest.raises(error, match=message):
-        world.interrupted(lane, denoise_order(steps=1000), payloads, old[1], number)
+        world.interrupted(lane, denoise_order(LONG), payloads, old[1], number)
     new = world.wait(world.fleet.rebuild(lane))
     assert not any(alive(pid) for pid in old)
     assert (new.name, new.sp_degree, new.stage) == (lane.name, 2, "denoise")
