@@ -29,6 +29,7 @@ from gamecraft_core.base.errors import (
 from gamecraft_core.base.messages import PublishOrder, Receipt
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
+from orchestrator.collecting import rare_collections
 from orchestrator.healing import Healer
 from orchestrator.limits import Limits
 from orchestrator.ports import Keeper, Lane, Listener, Ref
@@ -110,24 +111,30 @@ class Engine:
 
     async def run(self, source: Iterator[SessionSpec | Settled]) -> bool:
         """True when every row of ``source`` settled, False when stopped before. Raises RunAborted."""
-        exhausted = finished = False
         try:
-            while True:
-                if not self._stopping:
-                    exhausted = exhausted or self._admit(source)
-                self._dispatch()
-                finished = exhausted and not self._board.active and not self._publishing
-                if finished or not self._expecting() or self._out_of_time:
-                    break
-                (await self._events.get())()
-                while not self._events.empty():
-                    self._events.get_nowait()()
+            with rare_collections():
+                finished = await self._loop(source)
         finally:
             await self._healer.close()
             await self._cancel_running()
         if not finished and not self._stopping:
             raise RunAborted(f"no lane is left for {self.scheduler.stranded()}", remedy="run the same command again")
         return finished
+
+    async def _loop(self, source: Iterator[SessionSpec | Settled]) -> bool:
+        """Until every row settled (True), or nothing can or shall move the run on."""
+        exhausted = False
+        while True:
+            if not self._stopping:
+                exhausted = exhausted or self._admit(source)
+            self._dispatch()
+            if exhausted and not self._board.active and not self._publishing:
+                return True
+            if not self._expecting() or self._out_of_time:
+                return False
+            (await self._events.get())()
+            while not self._events.empty():
+                self._events.get_nowait()()
 
     def _expecting(self) -> bool:
         """Something is still to happen that can move the run on."""

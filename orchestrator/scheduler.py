@@ -206,11 +206,12 @@ class Scheduler:
         """The queue with the best claim of those for whose first task some lane is free, and that lane."""
         best: tuple[Queue, Slot] | None = None
         claim: Claim = ()
+        contested = len(line.queues) > 1
         for queue in line.queues.values():
             task = queue.head()
             if task is None:
                 continue
-            its = queue.claim()
+            its = queue.claim() if contested else ()
             if best is not None and claim < its:
                 continue
             session = task.session if line.stage == "denoise" else None

@@ -223,7 +223,7 @@ Order = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made for every decision, and freezing costs 0.7 µs of 18
 class Receipt:
     """A lane's small answer. ``started``/``ended`` are Unix seconds inside the stage; ``facts`` is JSON-able."""
 

@@ -17,6 +17,7 @@ from gamecraft_core.base.messages import Provenance, Receipt
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.admission import Admissions, Refusal
 from orchestrator.board import Board, ProvenanceOf
+from orchestrator.collecting import rare_collections
 from orchestrator.limits import Limits
 from orchestrator.policy import Policy
 from orchestrator.ports import Listener
@@ -97,6 +98,14 @@ class Simulation:
 
     def run(self, until: float = float("inf")) -> Outcome:
         """To the end: nothing happens any more, or ``until`` has come."""
+        with rare_collections():
+            self._loop(until)
+        outcome = self.outcome
+        outcome.unfinished = self.board.census.sessions + len(self.admissions)
+        outcome.stranded = self.scheduler.stranded() if outcome.unfinished else ""
+        return outcome
+
+    def _loop(self, until: float) -> None:
         events = self._events
         self._dispatch()
         while events and events[0][0] <= until:
@@ -107,10 +116,6 @@ class Simulation:
             if self.admissions:
                 self._let_in()
             self._dispatch()
-        outcome = self.outcome
-        outcome.unfinished = self.board.census.sessions + len(self.admissions)
-        outcome.stranded = self.scheduler.stranded() if outcome.unfinished else ""
-        return outcome
 
     def _at(self, when: float, happen: Callable[..., None], *about: object) -> None:
         self._made += 1

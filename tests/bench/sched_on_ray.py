@@ -9,10 +9,10 @@ is stored.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from jobs.config import resolve
 from orchestrator.board import Board
 from orchestrator.engine import Engine
 from orchestrator.limits import Limits
-from orchestrator.ports import Lane, Listener, Ref
+from orchestrator.ports import Lane, Listener
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from tests.bench.harness import Bench
@@ -42,6 +42,7 @@ LATENT_BYTES = 4 << 20
 SAMPLES = 3
 GOAL_BARE, GOAL_LATENTS, GOAL_GAIN = 1.04, 1.06, 1.2
 
+PRESET = resolve("tiny-gamecraft").preset
 SPEC = FleetSpec(
     name="emulated",
     denoise=(GroupSpec(groups=8, num_cpus=0),),
@@ -97,31 +98,30 @@ class Stopwatch(Listener):
         )
 
 
-def run(latent_bytes: int, *, pipelined: bool) -> tuple[float, float]:
-    """(makespan, lower bound) in seconds of one run on a fresh fleet."""
-    return asyncio.run(_run(latent_bytes, pipelined=pipelined))
+async def _run(lanes: Sequence[Lane], *, pipelined: bool) -> tuple[float, float]:
+    """(makespan, lower bound) in seconds."""
+    watch = Stopwatch()
+    rows = [_session(number) for number in range(SESSIONS)]
+    began = time.perf_counter()
+    await (_pipelined if pipelined else _one_after_the_other)(lanes, rows, watch)
+    makespan = time.perf_counter() - began
+    return makespan, watch.lower_bound({stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES})
 
 
-async def _run(latent_bytes: int, *, pipelined: bool) -> tuple[float, float]:
+@asynccontextmanager
+async def _fleet(latent_bytes: int) -> AsyncIterator[Sequence[Lane]]:
     roles: dict[Stage, type] = dict.fromkeys(STAGES, SleepingActor)
-    preset = resolve("tiny-gamecraft").preset
-    started = await fleet.start(SPEC, [preset], "memory://emulated", {"latent_bytes": latent_bytes}, roles)
+    options = {"latent_bytes": latent_bytes}
+    started = await fleet.start(SPEC, [PRESET], "memory://emulated", options, roles)
     try:
-        lanes: Sequence[Lane] = started.lanes
-        watch = Stopwatch()
-        rows = [_session(number, preset.name) for number in range(SESSIONS)]
-        began = time.perf_counter()
-        await (_pipelined(lanes, rows, watch) if pipelined else _one_after_the_other(lanes, rows, watch))
-        makespan = time.perf_counter() - began
-        counts = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
-        return makespan, watch.lower_bound(counts)
+        yield started.lanes
     finally:
         started.close()
 
 
-def _session(number: int, preset: str) -> SessionSpec:
+def _session(number: int) -> SessionSpec:
     """Prompts differ, so that no session waits for another's."""
-    return session(f"s{number}", CHUNKS, preset=preset, row=number + 1, prompt=f"place {number}")
+    return session(f"s{number}", CHUNKS, preset=PRESET.name, row=number + 1, prompt=f"place {number}")
 
 
 async def _pipelined(lanes: Sequence[Lane], rows: Sequence[SessionSpec], watch: Stopwatch) -> None:
@@ -148,7 +148,7 @@ async def _one_after_the_other(lanes: Sequence[Lane], rows: Sequence[SessionSpec
             while ready:
                 task = ready.pop(0)
                 lane = denoiser if task.stage == "denoise" else await free[task.stage].get()
-                receipt, ref = await _carried(lane, *board.order(task))
+                receipt, ref = await lane.run(*board.order(task))
                 if lane is not denoiser:
                     free[lane.stage].put_nowait(lane)
                 watch.settled(spec, receipt, task.ready_at, time.time())
@@ -159,24 +159,22 @@ async def _one_after_the_other(lanes: Sequence[Lane], rows: Sequence[SessionSpec
     await asyncio.gather(*(work(lane) for lane in lanes if lane.stage == "denoise"))
 
 
-def _carried(lane: Lane, order: Order, payloads: tuple[Ref, ...]) -> Coroutine[Any, Any, tuple[Receipt, Ref]]:
-    return lane.run(order, payloads)
-
-
-def _each(samples: int) -> Iterator[tuple[str, int, bool]]:
-    """The kinds of run, taking turns."""
-    kinds = [("bare", 0, True), ("latents", LATENT_BYTES, True), ("in_order", 0, False)]
-    return itertools.chain.from_iterable(kinds for _ in range(samples))
+async def _measured() -> dict[str, list[tuple[float, float]]]:
+    """(makespan, lower bound) by kind of run; the kinds take turns."""
+    made: dict[str, list[tuple[float, float]]] = {"bare": [], "latents": [], "in order": []}
+    async with _fleet(0) as bare, _fleet(LATENT_BYTES) as latents:
+        for _ in range(SAMPLES):
+            made["bare"].append(await _run(bare, pipelined=True))
+            made["latents"].append(await _run(latents, pipelined=True))
+            made["in order"].append(await _run(bare, pipelined=False))
+    return made
 
 
 def figures(bench: Bench) -> None:
     """Measure and add the figures to ``bench``."""
-    made: dict[str, list[tuple[float, float]]] = {"bare": [], "latents": [], "in_order": []}
     with local_cluster(ROOT):
-        for kind, latent_bytes, pipelined in _each(SAMPLES):
-            made[kind].append(run(latent_bytes, pipelined=pipelined))
-    bench.figure("makespan_over_bound", [span / bound for span, bound in made["bare"]], "1", goal=GOAL_BARE)
-    ratios = [span / bound for span, bound in made["latents"]]
-    bench.figure("makespan_over_bound_4mb_latents", ratios, "1", goal=GOAL_LATENTS)
-    gains = [slow / fast for (slow, _), (fast, _) in zip(made["in_order"], made["bare"], strict=True)]
-    bench.figure("gain_over_one_after_the_other", gains, "1", goal=GOAL_GAIN, better="higher")
+        made = asyncio.run(_measured())
+    for name, kind, goal in (("bare", "bare", GOAL_BARE), ("4mb_latents", "latents", GOAL_LATENTS)):
+        bench.figure(f"makespan_over_bound_{name}", [span / bound for span, bound in made[kind]], "x", goal=goal)
+    gains = [slow / fast for (slow, _), (fast, _) in zip(made["in order"], made["bare"], strict=True)]
+    bench.figure("gain_over_one_after_the_other", gains, "x", goal=GOAL_GAIN, better="higher")
