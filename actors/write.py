@@ -102,7 +102,7 @@ class WriteActor(Role):
         return found.latents, {"chunks": [asdict(record) for record in found.chunks], "payload_bytes": size}
 
     def _commit(
-        self, order: CommitOrder, last: Fragment, latents: FloatArray | None = None
+        self, order: CommitOrder, last: Fragment | None = None, latents: FloatArray | None = None
     ) -> tuple[bytes, dict[str, Any]]:
         from gamecraft_core.dataset.commit import commit_session
 
@@ -110,7 +110,9 @@ class WriteActor(Role):
         if order.keep_latents and latents is not None:
             uri, kept = self._keep(order.session_id, order.index, latents)
             order = replace(order, chunks=(*order.chunks[:-1], replace(order.chunks[-1], latents_uri=uri)))
-        fragments = [*(self._staged.take(chunk.staged_key) for chunk in order.chunks[:-1]), last.data]
+        fragments = [self._staged.take(chunk.staged_key) for chunk in order.chunks]
+        if last is not None:
+            fragments[-1] = last.data
         result = commit_session(self._store, order, fragments)
         facts = {"stored": True, "bytes": result.video_bytes + len(result.row) + kept, "committed": result.committed}
         return result.row, facts | ({"failure": result.failure} if result.failure else {})

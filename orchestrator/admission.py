@@ -7,10 +7,10 @@ the sessions it may have is passed over, and holds nobody up. Everything is O(1)
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator.census import Census
 from orchestrator.limits import Limits
 
@@ -60,6 +60,7 @@ class Admissions:
         self._census = census
         self._lobbies = {"interactive": _Lobby(), "batch": _Lobby()}
         self._queued: dict[str, SessionSpec] = {}
+        self._amended: dict[str, SessionSpec] = {}
         self._length = {"interactive": 0, "batch": 0}
 
     def __len__(self) -> int:
@@ -78,12 +79,23 @@ class Admissions:
         self._lobbies[spec.priority].add(spec)
         return Wait(reason, ahead + 1)
 
-    def withdraw(self, session_id: str) -> bool:
-        """It waits no more; False when it did not."""
+    def withdraw(self, session_id: str) -> SessionSpec | None:
+        """It waits no more; None when it did not."""
         spec = self._queued.pop(session_id, None)
-        if spec is not None:
-            self._length[spec.priority] -= 1
-        return spec is not None
+        if spec is None:
+            return None
+        self._length[spec.priority] -= 1
+        return self._amended.pop(session_id, spec)
+
+    def amend(
+        self, session_id: str, controls: tuple[Control, ...] = (), *, finished: bool = False
+    ) -> SessionSpec | None:
+        """An open session that still waits goes on with ``controls``, or gets no more; None where none such waits."""
+        spec = self._amended.get(session_id) or self._queued.get(session_id)
+        if spec is None or not spec.open:
+            return None
+        spec = self._amended[session_id] = replace(spec, controls=spec.controls + controls, open=not finished)
+        return spec
 
     def left(self, tenant: str) -> None:
         """A session of ``tenant`` ended."""
@@ -113,12 +125,11 @@ class Admissions:
         while waiting:
             spec = waiting.popleft()
             if self._queued.get(spec.session_id) is spec:
-                self.withdraw(spec.session_id)
                 if waiting:
                     lobby.turns.append(tenant)
                 else:
                     del lobby.waiting[tenant]
-                return spec
+                return self.withdraw(spec.session_id)
         del lobby.waiting[tenant]
         return None
 

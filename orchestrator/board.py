@@ -1,19 +1,19 @@
 """The board: every session's tasks, and what becomes ready when one settles.
 
 Invariants: a session's chunks are denoised in order, one at a time; decode(n) and denoise(n+1) become ready by the
-same event; a payload is held only while a task may still need it; every chunk but a session's last is durable before
-its commit; a session ends exactly once, by its commit or by its recorded failure. No clock and no lane in here: times
-come in as arguments.
+same event; a payload is held only while a task may still need it; every chunk but a session's last (of an open one
+every chunk) is durable before its commit; a session ends exactly once, by its commit or by its recorded failure. No
+clock and no lane in here: times come in as arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import ChunkRecord, FailOrder, Order, Provenance, Receipt
-from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator import orders, playback
 from orchestrator.census import Census
 from orchestrator.limits import Limits
@@ -78,7 +78,7 @@ class Board:
             case "encode":
                 return orders.encode(spec), ()
             case "denoise":
-                return orders.denoise(spec, index), (session.text, session.history)
+                return orders.denoise(session, index), (session.text, session.history)
             case "decode":
                 return orders.decode(spec, index), (session.latents[index],)
         provenance = self._provenance(spec, session.sp_degree or 1)
@@ -89,8 +89,10 @@ class Board:
                 payloads = (session.fragments[index], session.latents[index])
                 return orders.write(session, index, provenance, self._keep_latents), payloads
             case _:
-                latents = (session.latents[index],) if self._keep_latents else ()
                 order = orders.commit(session, provenance, self._keep_latents)
+                if spec.open:
+                    return order, ()
+                latents = (session.latents[index],) if self._keep_latents else ()
                 return order, (session.fragments[index], *latents)
 
     def settle(self, task: Task, receipt: Receipt, ref: Ref, sp_degree: int, now: float) -> list[Task]:
@@ -160,6 +162,26 @@ class Board:
         self._end(session, "cancelled")
         return self._pass_prompt_on(session, now)
 
+    def extend(self, session: Session, controls: Iterable[Control], now: float) -> list[Task]:
+        """``session``, which is open, goes on with ``controls`` when it has come to the end of those before."""
+        if not session.open or session.state != "active":
+            return []
+        if session.denoised > session.last:
+            playback.asked(session, now)
+        session.controls += tuple(controls)
+        session.last = len(session.controls) - 1
+        return self._release_denoise(session, now)
+
+    def finish(self, session: Session, now: float) -> list[Task]:
+        """No more controls come for ``session``: it is committed when all its chunks are there.
+
+        One that never had a control leaves nothing behind, as if it were cancelled.
+        """
+        if not session.open or session.state != "active":
+            return []
+        session.open = False
+        return self._complete(session, now) if session.controls else self.cancel(session, now)
+
     def rewind(self, task: Task, now: float) -> list[Task]:
         """Something that the task's session held is gone: begin it again from what is durable of it."""
         old = task.session
@@ -171,7 +193,10 @@ class Board:
         self._prompts.forget(old)
         durable = {chunk.record.staged_key for chunk in old.chunks.values() if chunk.record}
         keys = tuple(sorted({*old.staged, *durable}))
-        return [*self._pass_prompt_on(old, now), *self._start(old.spec, old.base, now, keys, old.rewinds + 1)]
+        passed_on = self._pass_prompt_on(old, now)
+        ready = self._start(old.spec, old.base, now, keys, old.rewinds + 1)
+        self.active[old.spec.session_id].resume(old)
+        return [*passed_on, *ready]
 
     def _start(self, spec: SessionSpec, base: float, now: float, staged: tuple[str, ...], rewinds: int) -> list[Task]:
         self._admitted += 1
@@ -198,7 +223,7 @@ class Board:
         session.sp_degree = records[-1].sp_degree
         session.history, session.started = ref, True
         self._hold(session, count - 1, receipt)
-        return self._release_denoise(session, now)
+        return [*self._release_denoise(session, now), *self._complete(session, now)]
 
     def _encoded(self, session: Session, receipt: Receipt, ref: Ref, queued: float, now: float) -> list[Task]:
         session.text_receipt = receipt
@@ -230,7 +255,7 @@ class Board:
         session.fragments[index] = ref
         self._chunk(session, index, receipt, queued)
         self._hold(session, _fragment(index), receipt)
-        if index < session.last:
+        if index < session.last or session.spec.open:
             ready = [self._task("write", session, index, now)]
         else:
             if not self._keep_latents:
@@ -252,8 +277,15 @@ class Board:
         return self._complete(session, now)
 
     def _complete(self, session: Session, now: float) -> list[Task]:
-        """The commit, once every chunk but the last is durable and the last one's fragment is there."""
-        if session.written < session.last or session.last not in session.fragments:
+        """The commit, once every chunk but the last is durable and the last one's fragment is there.
+
+        Nobody knew which chunk of an open session would be its last, so all of them are made durable first.
+        """
+        if session.spec.open:
+            complete = not session.open and session.written > session.last
+        else:
+            complete = session.written >= session.last and session.last in session.fragments
+        if not complete:
             return []
         return [self._task("commit", session, session.last, now)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +27,8 @@ from gamecraft_core.base.errors import (
     StoreUnavailable,
 )
 from gamecraft_core.base.messages import PublishOrder, Receipt
-from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.spec import Control, SessionSpec
+from orchestrator.admission import Admissions, Refusal, Wait
 from orchestrator.board import Board
 from orchestrator.collecting import rare_collections
 from orchestrator.healing import Healer
@@ -35,7 +36,7 @@ from orchestrator.limits import Limits
 from orchestrator.ports import Keeper, Lane, Listener, Ref
 from orchestrator.scheduler import Dispatch, Scheduler
 from orchestrator.shard_book import Publication, ShardBook
-from orchestrator.tasks import Task
+from orchestrator.tasks import Session, Task
 
 log = logging.getLogger("framelane.engine")
 
@@ -64,20 +65,25 @@ class Engine:
         board: Board,
         scheduler: Scheduler,
         limits: Limits,
-        shards: ShardBook,
+        shards: ShardBook | None,
         listeners: Sequence[Listener],
         clock: Callable[[], float],
         *,
         keeper: Keeper | None = None,
         staged: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        """``keeper`` replaces lost lanes; ``staged`` gives sessions' durable chunks from an earlier start."""
+        """``keeper`` replaces lost lanes; ``staged`` gives sessions' durable chunks from an earlier start.
+
+        Without ``shards`` sessions are committed and not published.
+        """
         self._board = board
         self._limits = limits
         self._shards = shards
         self._listeners = listeners
         self._clock = clock
-        self._staged = staged or {}
+        self._staged = dict(staged or {})
+        self._admissions = Admissions(limits, board.census)
+        self._serving = False
         self._healer = Healer(keeper, limits, lambda *found: self._events.put_nowait(partial(self._healed, *found)))
         self._events: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self._running: set[asyncio.Task[None]] = set()
@@ -109,6 +115,32 @@ class Engine:
         """Nobody wants the session any more: what it holds is let go, what lanes still answer for it is ignored."""
         self._events.put_nowait(partial(self._cancelled, session_id))
 
+    def offer(self, spec: SessionSpec, staged: tuple[str, ...] = ()) -> Wait | Refusal | None:
+        """``spec`` asks to come in. None: it is in; else it waits in the queue, or is refused, for the reason given.
+
+        ``staged``: keys of its durable chunks. Call it on the loop that the engine runs on.
+        """
+        answer = self._admissions.offer(spec)
+        if not isinstance(answer, Refusal):
+            self._staged[spec.session_id] = staged
+        if answer is None:
+            self._take_in(spec)
+            self._events.put_nowait(lambda: None)  # only wakes the loop
+        return answer
+
+    def extend(self, session_id: str, controls: Iterable[Control]) -> None:
+        """An open session goes on with ``controls`` after those it has."""
+        self._events.put_nowait(partial(self._extended, session_id, tuple(controls)))
+
+    def finish(self, session_id: str) -> None:
+        """No more controls come for an open session; it is committed when it has come to their end."""
+        self._events.put_nowait(partial(self._finished, session_id))
+
+    async def serve(self) -> bool:
+        """Run the sessions that are offered until ``stop``; True when none was left under way. Raises RunAborted."""
+        self._serving = True
+        return await self.run(iter(()))
+
     async def run(self, source: Iterator[SessionSpec | Settled]) -> bool:
         """True when every row of ``source`` settled, False when stopped before. Raises RunAborted."""
         try:
@@ -128,7 +160,7 @@ class Engine:
             if not self._stopping:
                 exhausted = exhausted or self._admit(source)
             self._dispatch()
-            if exhausted and not self._board.active and not self._publishing:
+            if exhausted and not self._board.active and not self._publishing and not self._awaiting_offers:
                 return True
             if not self._expecting() or self._out_of_time:
                 return False
@@ -138,12 +170,18 @@ class Engine:
 
     def _expecting(self) -> bool:
         """Something is still to happen that can move the run on."""
-        if self._in_flight or self.scheduler.parked:
+        if self._in_flight or self.scheduler.parked or self._awaiting_offers:
             return True
         unsaved = self.scheduler.waiting("decode") + self.scheduler.waiting("write")
         return self._healer.busy and (not self._stopping or unsaved > 0)
 
+    @property
+    def _awaiting_offers(self) -> bool:
+        return self._serving and not self._stopping
+
     def _admit(self, source: Iterator[SessionSpec | Settled]) -> bool:
+        while (spec := self._admissions.next()) is not None:
+            self._take_in(spec)
         while len(self._board.active) < self._limits.max_sessions:
             item = next(source, None)
             if item is None:
@@ -151,12 +189,15 @@ class Engine:
             if isinstance(item, Settled):
                 self._row_settled(item.row, item.session_id, None, committed=item.committed)
                 continue
-            now = self._clock()
-            staged = self._staged.get(item.session_id, ())
-            self.scheduler.push(self._board.admit(item, self.scheduler.newcomer(item), now, staged))
-            for listener in self._listeners:
-                listener.admitted(item, now)
+            self._take_in(item)
         return False
+
+    def _take_in(self, spec: SessionSpec) -> None:
+        now = self._clock()
+        staged = self._staged.pop(spec.session_id, ())
+        self.scheduler.push(self._board.admit(spec, self.scheduler.newcomer(spec), now, staged))
+        for listener in self._listeners:
+            listener.admitted(spec, now)
 
     def _dispatch(self) -> None:
         for dispatch in self.scheduler.step(("write", "decode") if self._stopping else None):
@@ -192,6 +233,9 @@ class Engine:
             self._publishing -= 1
         elif task.kind in ("commit", "fail") and not superseded:
             self._session_settled(task, receipt, ref, now)
+        elif task.kind == "decode" and spec is not None and not superseded:
+            for listener in self._listeners:
+                listener.decoded(spec, task.index, ref, now)
 
     def _session_settled(self, task: Task, receipt: Receipt, ref: Ref, now: float) -> None:
         """A record of the session is durable: ours, or that of somebody who was faster."""
@@ -204,8 +248,7 @@ class Engine:
             error = Poisoned(failure["reason"], field=failure["field"], remedy=failure["remedy"])
         ours = ref if task.kind == "commit" and error is None else None
         self._row_settled(spec.row, spec.session_id, ours, committed=error is None)
-        for listener in self._listeners:
-            listener.finished(spec, error, now)
+        self._over(spec, error, now)
 
     def _failed(self, dispatch: Dispatch, error: FramelaneError) -> None:
         self._in_flight -= 1
@@ -258,14 +301,42 @@ class Engine:
             listener.lane_left(lane, self._clock())
 
     def _cancelled(self, session_id: str) -> None:
+        waiting = self._admissions.withdraw(session_id)
         session = self._board.active.get(session_id)
-        if session is None or session.state != "active":
+        if waiting is not None:
+            self._over(waiting, Cancelled("called off"), self._clock())
+        elif session is not None and session.state == "active":
+            self._ended_early(session, self._board.cancel(session, self._clock()))
+
+    def _extended(self, session_id: str, controls: tuple[Control, ...]) -> None:
+        if (session := self._board.active.get(session_id)) is not None:
+            self.scheduler.push(self._board.extend(session, controls, self._clock()))
+        else:
+            self._admissions.amend(session_id, controls=controls)
+
+    def _finished(self, session_id: str) -> None:
+        if (session := self._board.active.get(session_id)) is None:
+            waiting = self._admissions.amend(session_id, finished=True)
+            if waiting is not None and not waiting.controls:
+                self._cancelled(session_id)
             return
+        ready = self._board.finish(session, self._clock())
+        if session.state == "cancelled":
+            self._ended_early(session, ready)
+        else:
+            self.scheduler.push(ready)
+
+    def _ended_early(self, session: Session, ready: Iterable[Task]) -> None:
+        """``session`` was cancelled; what others can start because of it is ``ready``."""
         self.scheduler.forget(session)
-        self.scheduler.push(self._board.cancel(session, self._clock()))
-        self._row_settled(session.spec.row, session_id, None, committed=False)
+        self.scheduler.push(ready)
+        self._row_settled(session.spec.row, session.spec.session_id, None, committed=False)
+        self._over(session.spec, Cancelled("called off"), self._clock())
+
+    def _over(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
+        self._admissions.left(spec.tenant)
         for listener in self._listeners:
-            listener.finished(session.spec, Cancelled("called off"), self._clock())
+            listener.finished(spec, error, now)
 
     def _healed(self, lost: Lane, replacement: Lane | None) -> None:
         now = self._clock()
@@ -333,6 +404,8 @@ class Engine:
         self.scheduler.push(self._board.fail(task, error, now))
 
     def _row_settled(self, row: int, session_id: str, ref: Ref | None, *, committed: bool) -> None:
+        if self._shards is None:
+            return
         publication = self._shards.committed(row, session_id, ref) if committed else self._shards.failed(row)
         if publication is not None:
             self._publish(publication)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from gamecraft_core.base.ids import digest
 from gamecraft_core.base.messages import (
@@ -37,11 +37,12 @@ def encode(spec: SessionSpec) -> EncodeOrder:
     )
 
 
-def denoise(spec: SessionSpec, index: int) -> DenoiseOrder:
+def denoise(session: Session, index: int) -> DenoiseOrder:
+    spec = session.spec
     return DenoiseOrder(
         session_id=spec.session_id,
         index=index,
-        control=spec.controls[index],
+        control=session.controls[index],
         seed=spec.seed,
         steps=spec.steps,
         guidance=spec.guidance,
@@ -82,14 +83,18 @@ def restore(session: Session, provenance: Provenance) -> RestoreOrder:
 
 
 def commit(session: Session, provenance: Provenance, keep_latents: bool) -> CommitOrder:
-    spec = session.spec
+    spec = replace(session.spec, controls=session.controls) if session.spec.open else session.spec
     chunks = (session.chunks[index] for index in range(spec.num_chunks))
     records = tuple(chunk.record or _record(session, index, chunk) for index, chunk in enumerate(chunks))
     return CommitOrder(spec=spec, chunks=records, provenance=provenance, keep_latents=keep_latents)
 
 
 def identity(spec: SessionSpec, provenance: Provenance) -> str:
-    """A digest of all that decides a session's bits at a given sequence-parallel degree."""
+    """A digest of all that decides a session's bits at a given sequence-parallel degree.
+
+    The controls of an open one are not known yet; each of its chunks has its own in its record.
+    """
+    spec = replace(spec, controls=()) if spec.open else spec
     code = (provenance.weights_fingerprint, provenance.code_version)
     return digest({"spec": asdict(spec), "code": code}, length=32)
 
@@ -117,7 +122,7 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
         index=index,
         start=index * spec.chunk_frames,
         end=(index + 1) * spec.chunk_frames,
-        control=spec.controls[index].describe(),
+        control=session.controls[index].describe(),
         seed=spec.seed,
         sp_degree=chunk.sp_degree,
         timings=timings,

@@ -20,6 +20,11 @@ def due(session: Session, index: int) -> float:
     return session.due + (index - session.written) * chunk_seconds(session.spec)
 
 
+def asked(session: Session, now: float) -> None:
+    """Somebody who had nothing coming asks for the next chunk: it is due at once, and not since the last one ended."""
+    session.due = max(session.due, now)
+
+
 def stored(session: Session, now: float) -> None:
     """One more chunk can be played from ``now`` on: the next one is due when it ends."""
     begins = max(session.due, now) if session.playing else now

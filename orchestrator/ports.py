@@ -59,6 +59,9 @@ class Listener:
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         """A lane answered; ``spec`` is None for work that belongs to no session."""
 
+    def decoded(self, spec: SessionSpec, index: int, fragment: Ref, now: float) -> None:
+        """Chunk ``index`` can be shown: ``fragment`` is its part of the video. It is not durable yet."""
+
     def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
         """``spec`` is committed, or failed with ``error``."""
 

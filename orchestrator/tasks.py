@@ -7,7 +7,7 @@ from typing import Literal
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import ChunkRecord, Order, Receipt, Stage
-from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator.ports import Ref
 
 Kind = Literal["text", "encode", "restore", "denoise", "decode", "write", "commit", "fail", "publish"]
@@ -47,6 +47,8 @@ class Session:
     ``text_receipt`` is there where this session's own task encoded its prompt. ``undecoded`` counts chunks from the
     release of their denoise to the settling of their decode. ``live``: somebody watches, and ``due`` is when the next
     chunk to be stored is due. ``lane`` is where the last chunk was denoised, ``identity`` what ``orders`` calls so.
+    ``controls`` are those known by now, ``last`` the number of the last chunk that they ask for; while it is ``open``,
+    more may come.
     """
 
     spec: SessionSpec
@@ -76,12 +78,20 @@ class Session:
     fragments: dict[int, Ref] = field(default_factory=dict)
     chunks: dict[int, Chunk] = field(default_factory=dict)
     bytes_held: dict[int, int] = field(default_factory=dict)
+    controls: tuple[Control, ...] = field(init=False)
+    open: bool = field(init=False)
     last: int = field(init=False)
     live: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.last = self.spec.num_chunks - 1
+        self.controls, self.open = self.spec.controls, self.spec.open
+        self.last = len(self.controls) - 1
         self.live = self.spec.priority == "interactive"
+
+    def resume(self, past: Session) -> None:
+        """Begin again with what was asked of ``past``, the same session, and with its audience where it was."""
+        self.controls, self.open, self.last = past.controls, past.open, past.last
+        self.due, self.playing = past.due, past.playing
 
     @property
     def ready_to_denoise(self) -> bool:

@@ -98,7 +98,7 @@ class DecodeOrder:
 class ChunkRecord:
     """One chunk in the session's row: what was asked, what came out, seconds in each stage (None: did not run).
 
-    ``staged_key`` is where it waits for the commit, "" for a session's last chunk, which goes straight into it.
+    ``staged_key`` is where it waits for the commit, "" for a last chunk that goes straight into it.
     ``fragment_sha256`` is "" until a write lane has seen the fragment.
     """
 
@@ -162,7 +162,7 @@ class Provenance:
 class CommitOrder:
     """Join the chunks into one video, store it, and make the session visible by one conditional put.
 
-    Payloads: the last chunk's fragment, and its latents where they are kept.
+    Payloads: the last chunk's fragment unless it is staged, and then its latents where they are kept.
     """
 
     spec: SessionSpec

@@ -69,7 +69,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSpec:
-    """One continuing video: start, prompt, controls and every setting resolved (nothing left to a default)."""
+    """One continuing video: start, prompt, controls and every setting resolved (nothing left to a default).
+
+    ``open``: more controls may come while it is under way, and somebody says when it is finished.
+    """
 
     session_id: str
     preset: str
@@ -88,6 +91,7 @@ class SessionSpec:
     tenant: str = "default"
     priority: Priority = "batch"
     row: int = 0
+    open: bool = False
 
     @property
     def num_chunks(self) -> int:
