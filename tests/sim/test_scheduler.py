@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gamecraft_core.base.errors import BadInput
 from gamecraft_core.base.messages import Order, Receipt, Stage
-from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.base.spec import ActionControl, Priority, SessionSpec
 from orchestrator.board import Board
 from orchestrator.limits import Limits, TenantLimits
 from orchestrator.scheduler import Scheduler
@@ -56,7 +56,13 @@ LIMITS = st.builds(
     max_payload_bytes=st.sampled_from([1, 30, 1 << 30]),
     tenants=st.just({"a": TenantLimits(weight=3.0)}),
 )
-SESSIONS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab"), st.booleans()), min_size=1, max_size=10)
+#: Chunks, tenant, how it is asked for.
+Asked = tuple[int, str, str]
+SESSIONS: st.SearchStrategy[list[Asked]] = st.lists(
+    st.tuples(st.integers(1, 4), st.sampled_from("ab"), st.sampled_from(["batch", "live", "open"])),
+    min_size=1,
+    max_size=10,
+)
 
 
 class Simulation:
@@ -79,6 +85,7 @@ class Simulation:
         self.orders: dict[Task, Order] = {}
         self.undecoded: set[tuple[str, int]] = set()
         self.unwritten: set[tuple[str, int]] = set()
+        self.to_play: dict[str, int] = {}
         self.now = 0.0
 
     def dispatch(self) -> None:
@@ -182,8 +189,10 @@ class Simulation:
 
     def meddle(self) -> None:
         """Perhaps a session is called off, or a lane joins, drains or is lost."""
-        what = self.data.draw(st.sampled_from(["nothing"] * 12 + ["cancel", "join", "drain", "lose"]))
-        if what == "cancel" and self.board.active:
+        what = self.data.draw(st.sampled_from(["nothing"] * 8 + ["play"] * 4 + ["cancel", "join", "drain", "lose"]))
+        if what == "play":
+            self.play()
+        elif what == "cancel" and self.board.active:
             found = self.board.active[self.data.draw(st.sampled_from(sorted(self.board.active)))]
             if found.state == "active":
                 self.cancelled.add(found.spec.session_id)
@@ -198,6 +207,19 @@ class Simulation:
             self.scheduler.add_lane(lane)  # type: ignore[arg-type]
         elif what in ("drain", "lose"):
             self.take_out(self.data.draw(st.sampled_from(sorted(self.lanes))), lose=what == "lose")
+
+    def play(self) -> None:
+        """One open session is given its next control, or told that there are no more."""
+        under_way = sorted(name for name in self.to_play if name in self.board.active)
+        if not under_way:
+            return
+        name = self.data.draw(st.sampled_from(under_way))
+        self.to_play[name] -= 1
+        if self.to_play[name] >= 0:
+            self.scheduler.push(self.board.extend(self.board.active[name], [ActionControl("w", 0.2)], self.now))
+        else:
+            del self.to_play[name]
+            self.scheduler.push(self.board.finish(self.board.active[name], self.now))
 
     def take_out(self, name: str, *, lose: bool) -> None:
         lane = self.lanes[name]
@@ -227,16 +249,21 @@ def _chunk(task: Task) -> tuple[str, int]:
     return task.session.spec.session_id, task.index
 
 
+def _spec(number: int, asked: Asked) -> SessionSpec:
+    chunks, tenant, how = asked
+    priority: Priority = "batch" if how == "batch" else "interactive"
+    spec = session(f"s{number}", chunks=chunks, tenant=tenant, priority=priority)
+    return replace(spec, controls=(), open=True) if how == "open" else spec
+
+
 @settings(max_examples=80)
 @given(FLEETS, LIMITS, SESSIONS, st.data())
 def test_everything_ends_once_in_order_and_within_limits(
-    lanes: list[Lane], limits: Limits, asked: list[tuple[int, str, bool]], data: st.DataObject
+    lanes: list[Lane], limits: Limits, asked: list[Asked], data: st.DataObject
 ) -> None:
     simulation = Simulation(lanes, limits, data)
-    waiting: list[SessionSpec] = [
-        session(f"s{number}", chunks=length, tenant=tenant, priority="interactive" if live else "batch")
-        for number, (length, tenant, live) in enumerate(asked)
-    ]
+    waiting = [_spec(number, each) for number, each in enumerate(asked)]
+    simulation.to_play = {spec.session_id: asked[n][0] for n, spec in enumerate(waiting) if spec.open}
     batch = {spec.session_id for spec in waiting if spec.priority == "batch"}
     names = {spec.session_id for spec in waiting}
     while waiting or simulation.board.active:
@@ -247,6 +274,9 @@ def test_everything_ends_once_in_order_and_within_limits(
         simulation.dispatch()
         simulation.meddle()
         simulation.dispatch()
+        while not simulation.events and any(name in simulation.board.active for name in simulation.to_play):
+            simulation.play()
+            simulation.dispatch()
         assert simulation.events or not simulation.board.active, "something always moves"
         if simulation.events:
             simulation.end_one()
