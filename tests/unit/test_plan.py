@@ -10,8 +10,8 @@ from gamecraft_core.base.errors import UsageError
 from gamecraft_core.costs.figure import Figure
 from orchestrator.plan.goals import Goal, choose, parse_goal
 from orchestrator.plan.layouts import Layout, Needs, layouts, seats
+from orchestrator.plan.load import Load, simulate
 from orchestrator.plan.predict import Row, Video, lanes_of, percentile, predict, reference
-from orchestrator.plan.simulation import Load, simulate
 
 VIDEO = Video(seconds_a_chunk=1.32, price_per_hour=2.0)
 
