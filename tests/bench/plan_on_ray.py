@@ -1,7 +1,7 @@
 """The planner's predictions against real runs: layouts predicted, then run as fleets of Ray actors whose stages sleep.
 
-The prediction is the one that fills a plan's row; the fleet is the one that the planner would write, started by the
-fleet's own code, and the engine runs it. Emulated are the seconds of the stages and the sharing of cards (``emulated``).
+The prediction is the one that fills a plan's row. The fleet is the one that the planner would write, started by the
+fleet's own code; the engine runs it. Emulated are the seconds of the stages and the sharing of cards (``emulated``).
 What the planner leaves out, dispatch among it, is in the measured makespan only.
 """
 
