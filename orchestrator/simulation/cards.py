@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.simulation.lanes import Server
     from orchestrator.tasks import Task
 
-#: Digits to which moments are kept here: what ends a nanosecond apart only because of rounding ends together.
-_DIGITS = 9
+#: Moments a second. What would end less than one apart only because of rounding ends together.
+_MOMENTS = 2.0**30
 
 
 class Turn:
@@ -68,4 +68,5 @@ class Cards:
 
 
 def moment(when: float) -> float:
-    return round(when, _DIGITS)
+    """``when``, to a nanosecond."""
+    return round(when * _MOMENTS) / _MOMENTS
