@@ -36,27 +36,32 @@ from tests.servers.cluster import local_cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 GOAL = 0.05
-LOAD = Load(sessions=16, chunks=5)
 LOSS = 0.05
 #: Predicted seconds of every run.
-TARGET_S = 10.0
+TARGET_S = 12.0
 #: Of the emulated host: as many as the largest fleet reserves.
 CPUS, GPUS = 64, 8
 
+#: Of mixed degrees only those whose outcome does not hang on milliseconds: see decision 9.
 LAYOUTS = (
     Layout(((1, 1),)),
     Layout(((1, 1),), decode_cards=1),
     Layout(((2, 1),), text="host"),
     Layout(((1, 4),)),
     Layout(((1, 3),), decode_cards=1, text="host"),
-    Layout(((2, 2), (1, 1)), decode_cards=1),
     Layout(((2, 3),), decode_cards=2),
     Layout(((2, 3),), decode_cards=2, spread=2),
     Layout(((4, 1), (1, 3)), decode_cards=1),
+    Layout(((4, 1), (2, 2))),
     Layout(((4, 2),)),
     Layout(((8, 1),)),
     Layout(((1, 8),)),
 )
+
+
+def load(layout: Layout) -> Load:
+    """At least sixteen chunks a lane: with few, the makespan jumps by a whole one where lanes finish together."""
+    return Load(sessions=16 if layout.lanes <= 3 else 32, chunks=4)
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ class Emulated:
 
 
 def predicted(layout: Layout, costs: Emulated) -> float:
-    """Makespan in seconds of LOAD, on the way on which a plan's row is predicted."""
-    return simulate(lanes_of(layout, costs), LOAD, LOSS).makespan
+    """Makespan in seconds, on the way on which a plan's row is predicted."""
+    return simulate(lanes_of(layout, costs), load(layout), LOSS).makespan
 
 
 class Clock(Listener):
@@ -115,7 +120,7 @@ class Clock(Listener):
 
 
 async def measured(layout: Layout, costs: Emulated) -> tuple[float, bool]:
-    """Makespan in seconds of LOAD on the planned fleet, and whether every lane lay on the cards it was planned for."""
+    """Makespan in seconds on the planned fleet, and whether every lane lay on the cards it was planned for."""
     spec = fleet_of(layout, 1, gpus=True, text_cores=16, name="planned", description="")
     preset = resolve("tiny-gamecraft").preset
     with tempfile.TemporaryDirectory(prefix="fl-cards-") as folder:
@@ -123,19 +128,19 @@ async def measured(layout: Layout, costs: Emulated) -> tuple[float, bool]:
         started = await fleet.start(spec, [preset], "memory://", told, dict.fromkeys(STAGES, EmulatedActor))
         try:
             clock = Clock()
-            await _run(started.lanes, preset.name, clock)
+            await _run(started.lanes, preset.name, load(layout), clock)
             planned = {f"{seat.stage}-{seat.number}": seat.cards for seat in seats(layout) if seat.cards}
             return clock.ended - clock.began, placed(Path(folder)) == planned
         finally:
             await started.dismiss()
 
 
-async def _run(lanes: Sequence[Lane], preset: str, clock: Clock) -> None:
-    limits = LOAD.limits
+async def _run(lanes: Sequence[Lane], preset: str, full: Load, clock: Clock) -> None:
+    limits = full.limits
     board = Board(limits, provenance)
     rows = [
-        session(f"s{number}", LOAD.chunks, preset=preset, row=number + 1, prompt=f"place {number}")
-        for number in range(LOAD.sessions)
+        session(f"s{number}", full.chunks, preset=preset, row=number + 1, prompt=f"place {number}")
+        for number in range(full.sessions)
     ]
     scheduler, shards = Scheduler(limits, board.census), ShardBook(len(rows), 1000)
     if not await Engine(lanes, board, scheduler, limits, shards, [clock], time.time).run(iter(rows)):
