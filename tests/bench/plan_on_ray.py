@@ -60,8 +60,11 @@ LAYOUTS = (
 
 
 def load(layout: Layout) -> Load:
-    """At least sixteen chunks a lane: with few, the makespan jumps by a whole one where lanes finish together."""
-    return Load(sessions=16 if layout.lanes <= 3 else 32, chunks=4)
+    """At least sixteen chunks a lane: with few, the makespan jumps by a whole one where lanes finish together.
+
+    And not many more, so that stages stay long beside what it takes to dispatch them.
+    """
+    return Load(sessions=8 if layout.lanes == 1 else 16 if layout.lanes <= 3 else 32, chunks=4)
 
 
 @dataclass(frozen=True)
