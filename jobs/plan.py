@@ -185,8 +185,8 @@ def _rows(
     memory: Needs,
     price: float,
 ) -> tuple[list[Row], Row]:
+    from orchestrator.plan.load import Load
     from orchestrator.plan.predict import Video, predict, reference
-    from orchestrator.plan.simulation import Load
 
     video = costs.preset.video
     worth = Video(video.chunk_frames / video.fps, price)

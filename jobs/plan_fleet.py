@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from jobs.plan import Plan
     from orchestrator.plan.layouts import Layout
 
-#: Shares of a GPU: (rank, decode, text, encode). Ranks that share a card still hold more than half of it.
-_BESIDE, _ONE_CARD = (0.6, 0.4, 0.2, 0.2), (0.5, 0.2, 0.1, 0.1)
-_OWN, _SPREAD = (1.0, 0.6, 0.2, 0.2), (0.6, 0.0, 0.2, 0.2)
-
 
 def fleet_of(layout: Layout, nodes: int, *, gpus: bool, text_cores: int, name: str, description: str) -> FleetSpec:
     """The lanes of ``nodes`` nodes cut by ``layout``; without ``gpus``, reservations are tokens."""
@@ -30,7 +26,7 @@ def fleet_of(layout: Layout, nodes: int, *, gpus: bool, text_cores: int, name: s
         for degree, count in layout.groups
     ]
     if gpus:
-        rank, decode, text, encode = _shares(layout)
+        rank, decode, text, encode = layout.shares
         for group in groups:
             group |= {"num_cpus": 1, "num_gpus": rank}
         lanes["encode"] |= {"num_cpus": 1, "num_gpus": encode}
@@ -39,17 +35,6 @@ def fleet_of(layout: Layout, nodes: int, *, gpus: bool, text_cores: int, name: s
         on_host = {"num_cpus": text_cores, "threads": text_cores}
         lanes["text"] |= on_host if layout.text == "host" else {"num_cpus": 1, "num_gpus": text}
     return FleetSpec.model_validate({"name": name, "description": description, "denoise": groups, **lanes})
-
-
-def _shares(layout: Layout) -> tuple[float, float, float, float]:
-    if layout.cards == 1:
-        return _ONE_CARD
-    if not layout.decode_cards:
-        return _BESIDE
-    if layout.spread == 1:
-        return _OWN
-    rank, _, text, encode = _SPREAD
-    return rank, float(layout.spread), text, encode
 
 
 def write_fleet(path: str, plan: Plan) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gamecraft_core.costs.figure import Figure
+from orchestrator.plan.goals import Goal, choose
 
 if TYPE_CHECKING:
     from jobs.plan import Plan
@@ -69,6 +70,7 @@ def why(plan: Plan) -> list[str]:
         f"{row.latency_p50 / base.latency_p50:.2f} × the latency of a chunk, of {_players(plan)}."
     )
     lines.append(f"It is bound by {row.bound}.")
+    lines += _other_bests(plan)
     other = next((each for each in plan.choice.ranked if each.layout and not _same_cut(each, row)), None)
     if other is not None:
         lines.append(
@@ -79,6 +81,26 @@ def why(plan: Plan) -> list[str]:
         room = plan.cluster.card.memory_gib.value
         lines.append(f"{plan.excluded} layouts do not fit {room:g} GiB a card and are left out.")
     return lines
+
+
+def bests(plan: Plan) -> dict[str, Row]:
+    """What would win for throughput, and what for latency, whatever was asked for."""
+    rows, sessions = plan.choice.ranked, plan.goal.sessions
+    return {
+        "throughput": choose(Goal("throughput"), rows).winner,
+        "latency": choose(Goal("latency", sessions), rows).winner,
+    }
+
+
+def _other_bests(plan: Plan) -> Iterator[str]:
+    base = plan.reference
+    for kind, best in bests(plan).items():
+        if kind != plan.goal.kind:
+            yield (
+                f"Best for {kind}, {best.name}: {plan.cluster.nodes * best.chunks_per_hour:.1f} chunks an hour, "
+                f"{best.chunks_per_hour / base.chunks_per_hour:.2f} × the reference's, and "
+                f"{best.latency_p95:.1f} s at p95, {best.latency_p95 / base.latency_p95:.2f} × the reference's."
+            )
 
 
 def _players(plan: Plan) -> str:
@@ -100,7 +122,8 @@ def print_table(plan: Plan, count: int) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("costs", no_wrap=True)
     table.add_column("bound by", no_wrap=True)
-    for row in (*plan.choice.ranked[:count], plan.reference):
+    shown = dict.fromkeys([*plan.choice.ranked[:count], *bests(plan).values(), plan.reference])
+    for row in shown:
         style = "bold" if row is plan.choice.winner else "dim" if row.layout is None else ""
         table.add_row(*_cells(row, plan), style=style)
     console.print(table)
@@ -116,9 +139,9 @@ def print_table(plan: Plan, count: int) -> None:
     console.print("\nStage seconds, each on cards of its own:", highlight=False)
     for name, figure in stage_figures(plan).items():
         console.print(f"  {name:34} {figure.value:9.3f}  {figure.basis}: {figure.source}", highlight=False)
-    console.print("\nNumbers they rest on (assumed, with their sources):", highlight=False)
+    console.print("\nNumbers they rest on, with their sources:", highlight=False)
     for name, value, source in assumptions(plan):
-        console.print(f"  {name:34} {value:9.4g}  {source}", highlight=False)
+        console.print(f"  {name:34} {value:9.4g}  assumed: {source}", highlight=False)
 
 
 def _cells(row: Row, plan: Plan) -> list[str]:
@@ -147,6 +170,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "met": plan.choice.met,
         "load": {"sessions_a_node": plan.sessions, "chunks": plan.chunks, "live_sessions": plan.goal.sessions},
         "winner": plan.choice.winner.name,
+        "best": {kind: row.name for kind, row in bests(plan).items()},
         "why": why(plan),
         "excluded_by_memory": plan.excluded,
         "layouts": [_row_json(row, plan) for row in plan.choice.ranked],

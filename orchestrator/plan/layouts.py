@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gamecraft_core.base.messages import Stage
 
 TextPlace = Literal["card", "host"]
+
+
+class Shares(NamedTuple):
+    """Parts of a card that a process reserves; from 1 on, whole cards. Who shares a card with a rank gets the rest."""
+
+    rank: float
+    decode: float
+    text: float
+    encode: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +48,21 @@ class Layout:
 
     @property
     def decode_lanes(self) -> int:
-        """Beside denoise: one a group, two at least, and none on the card that holds text and encode."""
+        """Beside denoise: one a group, two at least, and none for the card that holds text and encode."""
         if self.decode_cards:
             return self.decode_cards // self.spread
         return min(max(self.cards - 1, 1), max(2, self.lanes))
+
+    @property
+    def shares(self) -> Shares:
+        """Ranks that share a card still hold more than half of it, so that each has another."""
+        if self.cards == 1:
+            return Shares(0.5, 0.2, 0.1, 0.1)
+        if not self.decode_cards:
+            return Shares(0.6, 0.4, 0.2, 0.2)
+        if self.spread == 1:
+            return Shares(1.0, 0.6, 0.2, 0.2)
+        return Shares(0.6, float(self.spread), 0.2, 0.2)
 
     @property
     def name(self) -> str:
@@ -63,27 +83,28 @@ class Seat:
 
 
 def seats(layout: Layout) -> list[Seat]:
-    """Every lane but the writers. Text and encode lie on the last card, decode where they do not, group by group."""
-    next_card = 0
-    placed: list[Seat] = []
-    groups: list[tuple[int, ...]] = []
-    decoders: list[tuple[int, ...]]
-    for degree, count in layout.groups:
-        for _ in range(count):
-            groups.append(tuple(range(next_card, next_card + degree)))
-            placed.append(Seat("denoise", len(groups) - 1, groups[-1], degree))
-            next_card += degree
-    last = layout.cards - 1
-    placed.append(Seat("text", 0, (last,) if layout.text == "card" else ()))
-    placed.append(Seat("encode", 0, (last,)))
-    if layout.decode_cards:
-        starts = range(next_card, layout.cards, layout.spread)
-        decoders = [tuple(range(start, start + layout.spread)) for start in starts]
-    else:
-        free = [group[place] for place in range(layout.ranks) for group in groups if place < len(group)]
-        alone: list[tuple[int, ...]] = [(card,) for card in free if card != last or layout.cards == 1]
-        decoders = alone[: layout.decode_lanes]
-    return placed + [Seat("decode", number, cards) for number, cards in enumerate(decoders)]
+    """Every lane but the writers, where Ray puts it on an empty node: in this order, on the fullest card with room.
+
+    ``tests/bench/plan_on_ray.py`` compares that with where Ray does put them.
+    """
+    shares = layout.shares
+    room = [1.0] * layout.cards
+
+    def take(share: float) -> int:
+        card = min((card for card, left in enumerate(room) if left >= share), key=lambda card: (room[card], card))
+        room[card] = round(room[card] - share, 6)
+        return card
+
+    def lane(stage: Stage, number: int, share: float, count: int = 1) -> Seat:
+        return Seat(stage, number, tuple(take(share) for _ in range(count)), count if stage == "denoise" else 1)
+
+    degrees = [degree for degree, count in layout.groups for _ in range(count)]
+    return [
+        *(lane("denoise", number, shares.rank, degree) for number, degree in enumerate(degrees)),
+        lane("text", 0, shares.text) if layout.text == "card" else Seat("text", 0, ()),
+        lane("encode", 0, shares.encode),
+        *(lane("decode", n, min(shares.decode, 1.0), layout.spread) for n in range(layout.decode_lanes)),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.costs.figure import Basis, Figure, weakest
 from orchestrator.plan.layouts import Layout, Seat, seats
-from orchestrator.plan.simulation import Load, Outcome, PlannedLane, Seconds, simulate
+from orchestrator.plan.load import Load, Outcome, simulate
+from orchestrator.simulation.lanes import SimLane
+from orchestrator.simulation.times import Constant
 
 _WRITE_LANES, _WRITE_DEPTH = 4, 8
 
@@ -60,41 +61,40 @@ class Row:
     basis: Basis
 
 
-def lanes_of(layout: Layout, costs: Costs) -> list[PlannedLane]:
+def lanes_of(layout: Layout, costs: Costs) -> list[SimLane]:
     """Every lane of ``layout``, the largest denoise groups first: a free one is taken in this order."""
-    made = [
-        PlannedLane(f"{seat.stage}-{seat.number}", seat.stage, _seconds(seat, layout, costs), seat.cards, seat.degree)
-        for seat in seats(layout)
+    write = Constant(costs.write().value)
+    return [
+        *(_lane(seat, layout, costs) for seat in seats(layout)),
+        *(SimLane(f"write-{n}", "write", write, serial=False, depth=_WRITE_DEPTH) for n in range(_WRITE_LANES)),
     ]
-    write = costs.write().value
-    for number in range(_WRITE_LANES):
-        made.append(PlannedLane(f"write-{number}", "write", lambda _: (0.0, write), depth=_WRITE_DEPTH, serial=False))
-    return made
 
 
-def _seconds(seat: Seat, layout: Layout, costs: Costs) -> Seconds:
+def _lane(seat: Seat, layout: Layout, costs: Costs) -> SimLane:
+    first: Figure | None = None
+    after: Figure | None = None
     match seat.stage:
         case "denoise":
-            first, later = (_denoise(seat.degree, layout, costs, continuing=each).value for each in (False, True))
-            return lambda order: (later if isinstance(order, DenoiseOrder) and order.index else first, 0.0)
+            first, seconds = (_denoise(seat.degree, layout, costs, continuing=each) for each in (False, True))
         case "decode":
-            decode, video = costs.decode(len(seat.cards)).value, costs.encode_video().value
-            return lambda order: (decode, video)
+            seconds, after = costs.decode(len(seat.cards)), costs.encode_video()
         case "text":
-            return _always(costs.text(host=layout.text == "host").value)
+            seconds = costs.text(host=layout.text == "host")
         case _:
-            return _always(costs.encode().value)
+            seconds = costs.encode()
+    return SimLane(
+        f"{seat.stage}-{seat.number}",
+        seat.stage,
+        Constant(seconds.value),
+        first=Constant(first.value) if first else None,
+        after=Constant(after.value) if after else None,
+        cards=seat.cards,
+        sp_degree=seat.degree,
+    )
 
 
 def _denoise(degree: int, layout: Layout, costs: Costs, *, continuing: bool) -> Figure:
     return costs.denoise(degree, split=layout.split, continuing=continuing).seconds
-
-
-def _always(seconds: float) -> Seconds:
-    def of(order: Order) -> tuple[float, float]:
-        return seconds, 0.0
-
-    return of
 
 
 def predict(layout: Layout, costs: Costs, full: Load, live: Load, video: Video, loss: float, memory: int) -> Row:
@@ -170,7 +170,7 @@ def _figures(layout: Layout, costs: Costs) -> list[Figure]:
 def bound(layout: Layout, outcome: Outcome, costs: Costs) -> str:
     """The stage whose lanes are busiest under full load, and where a denoise's time goes."""
     counts = {"denoise": layout.lanes, "decode": layout.decode_lanes, "text": 1, "encode": 1}
-    shares = {stage: outcome.busy.get(stage, 0.0) / (count * outcome.makespan) for stage, count in counts.items()}
+    shares = {stage: outcome.busy[stage] / (count * outcome.makespan) for stage, count in counts.items()}
     stage = max(shares, key=lambda each: shares[each])
     if stage != "denoise":
         return f"{stage}: its lanes are busy {shares[stage]:.0%}, denoise {shares['denoise']:.0%} of the time"

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import get_args
 
 from gamecraft_core.base.messages import Order, Receipt, Stage
 from orchestrator.ports import Ref
+from orchestrator.simulation.cards import Turn
 from orchestrator.simulation.times import Times
 from orchestrator.tasks import Kind, Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimLane:
-    """A serial lane. ``seconds`` are those of every order, or by kind of task; ``speed`` is the scheduler's hint.
+    """One order at a time or, not ``serial``, all that it holds at once; ``speed`` is the scheduler's hint.
 
-    It is lost at each of ``lost_at`` and, where ``between_losses`` is given, at random; ``rebuilt_after`` a loss it is
-    back, or never.
+    ``seconds`` are those of every order, or by kind of task; ``first``, of a session's first denoise, where it differs.
+    Those who work on one of ``cards`` share it (see ``cards.py``). An order goes on for ``after`` without cards, and
+    the lane's next one begins meanwhile. A lane is lost at each of ``lost_at`` and, where ``between_losses`` is given,
+    at random; ``rebuilt_after`` a loss it is back, or never.
     """
 
     name: str
     stage: Stage
     seconds: Times | Mapping[Kind, Times]
+    first: Times | None = None
+    after: Times | None = None
+    cards: tuple[int, ...] = ()
+    serial: bool = True
     preset: str | None = None
     sp_degree: int = 1
     depth: int = 2
@@ -37,24 +45,38 @@ class SimLane:
 
 
 class Server:
-    """A lane at work: what it runs, what waits behind that, how often it was lost; ``draw`` gives seconds by kind."""
+    """A lane at work: what it runs, what waits behind that, how often it was lost; ``draw`` gives seconds by kind.
 
-    __slots__ = ("draw", "lane", "life", "queue", "running", "started")
+    A ``plain`` one does nothing but that. In others ``turns`` are on their cards, and ``beside`` are orders that run
+    but do not keep the next one from beginning.
+    """
+
+    __slots__ = ("beside", "draw", "lane", "life", "plain", "queue", "running", "turns")
 
     def __init__(self, lane: SimLane) -> None:
         self.lane = lane
         self.running: Task | None = None
-        self.started = 0.0
         self.queue: deque[Task] = deque()
+        self.beside: list[Task] = []
+        self.turns: list[Turn] = []
         self.life = 0
+        self.plain = lane.serial and not lane.cards and lane.first is None and lane.after is None
         seconds = lane.seconds
         by_kind = seconds if isinstance(seconds, Mapping) else dict.fromkeys(get_args(Kind), seconds)
         self.draw = {kind: times.draw for kind, times in by_kind.items()}
 
+    def seconds(self, task: Task, chance: Random) -> float:
+        """What ``task`` takes with the lane's cards to itself."""
+        first = self.lane.first
+        if first is not None and task.kind == "denoise" and not task.index:
+            return first.draw(chance)
+        return self.draw[task.kind](chance)
+
     def stop(self) -> list[Task]:
         """It is lost, with what it held; what was under way in it never ends."""
-        held = [*([self.running] if self.running else []), *self.queue]
+        held = [*([self.running] if self.running else []), *self.beside, *self.queue]
         self.running = None
-        self.queue.clear()
+        for each in (self.queue, self.beside, self.turns):
+            each.clear()
         self.life += 1
         return held

@@ -24,6 +24,7 @@ from orchestrator.ports import Listener
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import Publication, ShardBook
 from orchestrator.simulation.arrivals import Arrival
+from orchestrator.simulation.cards import Cards, Turn, moment
 from orchestrator.simulation.facts import Brief, Facts, Full
 from orchestrator.simulation.lanes import Server, SimLane
 from orchestrator.tasks import Kind, Task
@@ -63,8 +64,12 @@ class Simulation:
         faults: Faults | None = None,
         shards: ShardBook | None = None,
         provenance: ProvenanceOf | None = None,
+        sharing_loss: float = 0.0,
     ) -> None:
-        """``records``: build every order and keep the commits (``facts``), as slow as that is."""
+        """``records``: build every order and keep the commits (``facts``), as slow as that is.
+
+        ``sharing_loss``: the part of a card that is lost while several orders share it.
+        """
         self.board = Board(limits, provenance or _simulated, allow_sp_moves=allow_sp_moves, policy=policy)
         self.scheduler = Scheduler(limits, self.board.census)
         self.admissions = Admissions(limits, self.board.census)
@@ -77,6 +82,7 @@ class Simulation:
         self._faults = faults
         self._shards = shards
         self._servers: dict[str, Server] = {}
+        self._cards = Cards(sharing_loss)
         self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._made = 0
         for lane in lanes:
@@ -129,25 +135,63 @@ class Simulation:
                 self._begin(server, task)
             else:
                 server.queue.append(task)
+        if self._cards.changed:
+            for ends, turn in self._cards.reckon(self.now):
+                self._at(ends, self._turned, turn, turn.version)
 
     def _begin(self, server: Server, task: Task) -> None:
-        server.running, server.started = task, self.now
+        if not server.plain:
+            self._take_turn(server, task)
+            return
+        server.running = task
         self._made += 1
         ends = self.now + server.draw[task.kind](self._chance)
-        heappush(self._events, (ends, self._made, self._ended, (server, task, server.life)))
+        heappush(self._events, (ends, self._made, self._ended, (server, task, server.life, self.now)))
 
-    def _ended(self, server: Server, task: Task, life: int) -> None:
+    def _take_turn(self, server: Server, task: Task) -> None:
+        if server.lane.serial:
+            server.running = task
+        else:
+            server.beside.append(task)
+        turn = Turn(server, task, self.now, server.seconds(task, self._chance))
+        server.turns.append(turn)
+        self._cards.enter(turn)
+
+    def _turned(self, turn: Turn, version: int) -> None:
+        """A turn is over, if it is still the one meant: its cards are free, and often so is its lane."""
+        if version != turn.version:
+            return
+        server, task, after = turn.server, turn.task, turn.server.lane.after
+        server.turns.remove(turn)
+        self._cards.leave(turn)
+        if after is None:
+            self._ended(server, task, server.life, turn.began)
+            return
+        ends = moment(self.now + after.draw(self._chance))
+        self._at(ends, self._ended, server, task, server.life, turn.began, self.now)
+        if server.running is task:
+            server.beside.append(task)
+            self._next(server)
+
+    def _next(self, server: Server) -> None:
+        server.running = None
+        if server.queue:
+            self._begin(server, server.queue.popleft())
+
+    def _ended(self, server: Server, task: Task, life: int, started: float, decoded: float | None = None) -> None:
+        """``decoded``: when the cards were free, where that was earlier."""
         if life != server.life:
             return
         error = self._faults(task, self._chance) if self._faults else None
         if isinstance(error, LaneLost):
             self._lost(server, error)
             return
-        lane, started, now = server.lane, server.started, self.now
+        lane, now = server.lane, self.now
         self.outcome.makespan = now
-        server.running = None
-        if server.queue:
-            self._begin(server, server.queue.popleft())
+        if server.running is task:
+            self._next(server)
+        else:
+            server.beside.remove(task)
         if self.scheduler.ended(task, lane, succeeded=error is None):
             self._left(server)
         if error is not None:
@@ -157,6 +201,8 @@ class Simulation:
         who = session.spec.session_id if session else task.order.session_id if task.order else ""
         superseded = task.dead
         facts = self.facts.of(task, lane.sp_degree)
+        if decoded is not None:
+            facts = {**facts, "decoded": decoded}
         receipt = Receipt(
             stage=lane.stage, session_id=who, index=task.index, lane=lane.name, started=started, ended=now, facts=facts
         )
@@ -249,6 +295,8 @@ class Simulation:
             suspect.suspect = True
         for listener in self._listeners:
             listener.lane_lost(lane, error, self.now)
+        for turn in server.turns:
+            self._cards.leave(turn)
         for task in server.stop():
             self.scheduler.ended(task, lane, succeeded=False)
             blamed, task.suspect = task.suspect, False

@@ -1,8 +1,8 @@
 """The scheduler: what a decision costs, what an idle session holds, who gets what when there is little; and on Ray, how
-near a run comes to what no schedule can beat (``sched_on_ray``).
+near a run comes to what no schedule can beat (``sched_on_ray``), and to what the planner predicts (``plan_on_ray``).
 
-All but the last in simulation: the real board and scheduler on simulated lanes. Costs are process time, on one core; a
-decision is one dispatch with its settling. The figures of fairness are those of simulated clocks, the same anywhere.
+The rest is simulated: the real board and scheduler on simulated lanes. Costs are process time, on one core; a decision
+is one dispatch with its settling. The figures of fairness are those of simulated clocks, the same anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from orchestrator.policy import FirstCome
 from orchestrator.simulation.arrivals import at_once
 from orchestrator.simulation.simulator import Simulation
 from orchestrator.simulation.times import Constant, Lognormal
-from tests.bench import sched_on_ray
+from tests.bench import plan_on_ray, sched_on_ray
 from tests.bench.contention import UNBOUNDED, Stages, deadlines_met, fleet, small_tenants_mean
 from tests.bench.harness import Bench
 from tests.fakes.sessions import session
@@ -97,6 +97,7 @@ def main() -> int:
     bench.figure("deadlines_met_beside_batch", deadlines_met(alone=False), "1", goal=GOAL_DEADLINES, better="higher")
     bench.figure("the_same_deadlines_first_come", deadlines_met(alone=False, policy=FirstCome()), "1", better="higher")
     sched_on_ray.figures(bench)
+    plan_on_ray.figures(bench)
     return bench.finish()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -32,7 +33,10 @@ Restores = Callable[[RestoreOrder], list[dict[str, Any]]]
 
 @dataclass(eq=False)
 class FakeLane:
-    """A serial lane in the running loop's time. ``log`` keeps (order, started, ended)."""
+    """A lane in the running loop's time, one order at a time if ``serial``, with ``after`` seconds beside the next one.
+
+    ``log`` keeps (order, started, ended).
+    """
 
     name: str
     stage: Stage
@@ -42,6 +46,8 @@ class FakeLane:
     depth: int = 2
     log: list[tuple[Order, float, float]] = field(default_factory=list)
     restores: Restores = lambda order: []
+    serial: bool = True
+    after: float = 0.0
     held: int = 0
     most_held: int = 0
 
@@ -53,14 +59,16 @@ class FakeLane:
         self.most_held = max(self.most_held, self.held)
         loop = asyncio.get_running_loop()
         try:
-            async with self._turn:
+            async with self._turn if self.serial else nullcontext():
                 started = loop.time()
                 taken = self.behaviour(order)
                 if isinstance(taken, FramelaneError):
                     raise taken
                 await asyncio.sleep(taken)
-                self.log.append((order, started, loop.time()))
-                return self._receipt(order, started, loop.time()), (self.stage, order, payloads)
+            if self.after:
+                await asyncio.sleep(self.after)
+            self.log.append((order, started, loop.time()))
+            return self._receipt(order, started, loop.time()), (self.stage, order, payloads)
         finally:
             self.held -= 1
 

@@ -40,8 +40,11 @@ class RayCluster:
 
 
 @contextmanager
-def local_cluster(root: Path) -> Iterator[RayCluster]:
-    """Start Ray with this process connected; its processes import the project from ``root``."""
+def local_cluster(root: Path, *, cpus: int = _LOGICAL_CPUS, gpus: int | None = None) -> Iterator[RayCluster]:
+    """Start Ray with this process connected; its processes import the project from ``root``.
+
+    ``cpus`` and ``gpus`` are what Ray believes to have.
+    """
     import ray
 
     folder = Path(tempfile.mkdtemp(prefix="fl-ray-", dir="/tmp"))
@@ -52,7 +55,8 @@ def local_cluster(root: Path) -> Iterator[RayCluster]:
         patch.setenv("PYTHONPATH", str(root))
         ray.init(
             include_dashboard=False,
-            num_cpus=_LOGICAL_CPUS,
+            num_cpus=cpus,
+            num_gpus=gpus,
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,

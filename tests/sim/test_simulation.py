@@ -77,6 +77,7 @@ def _always(seconds: float, order: Order) -> float:
     st.sampled_from([0.328125, 1.515625, 5.0]),
     st.integers(1, 9),
     st.booleans(),
+    st.booleans(),
 )
 def test_it_does_what_the_engine_does(
     lengths: list[int],
@@ -86,8 +87,12 @@ def test_it_does_what_the_engine_does(
     decode: float,
     most: int,
     live: bool,
+    parallel: bool,
 ) -> None:
-    """No two lanes are equally fast, and seconds are sums of powers of two: so no two events come at one moment."""
+    """No two lanes are equally fast, and seconds are sums of powers of two: so no two events come at one moment.
+
+    ``parallel``: as real ones, decoders encode their video beside the next decode and writers work on all they hold.
+    """
     rows: list[SessionSpec] = [
         session(f"s{n}", chunks=length, row=n + 1, priority="interactive" if live and n % 3 == 2 else "batch")
         for n, length in enumerate(lengths)
@@ -101,6 +106,12 @@ def test_it_does_what_the_engine_does(
             seconds = lane.seconds.seconds + (2 * number + 1) / 4096
             lanes[number] = replace(lane, seconds=Constant(seconds))
             fake.behaviour = partial(_always, seconds)
+        if parallel and lane.stage == "decode":
+            fake.after = 0.25 + 1 / 8192
+            lanes[number] = replace(lanes[number], after=Constant(fake.after))
+        if parallel and lane.stage == "write":
+            fake.serial = False
+            lanes[number] = replace(lanes[number], serial=False)
     assert world.run(rows, limits)
     ledger = Ledger()
     simulation = Simulation(lanes, limits, listeners=[ledger], records=True, shards=ShardBook(len(rows), 4))

@@ -10,8 +10,8 @@ from gamecraft_core.base.errors import UsageError
 from gamecraft_core.costs.figure import Figure
 from orchestrator.plan.goals import Goal, choose, parse_goal
 from orchestrator.plan.layouts import Layout, Needs, layouts, seats
+from orchestrator.plan.load import Load, simulate
 from orchestrator.plan.predict import Row, Video, lanes_of, percentile, predict, reference
-from orchestrator.plan.simulation import Load, simulate
 
 VIDEO = Video(seconds_a_chunk=1.32, price_per_hour=2.0)
 
@@ -72,6 +72,32 @@ def test_layouts_use_every_card_once() -> None:
         cards = [card for seat in decoders for card in seat.cards]
         assert len(cards) == len(set(cards))
         assert not layout.decode_cards or set(cards) == set(range(layout.ranks, 8))
+
+
+def test_lanes_lie_where_ray_packs_them() -> None:
+    """On the fullest card that has room, as ``tests/bench/plan_on_ray.py`` found them."""
+
+    def lying(layout: Layout) -> dict[str, tuple[int, ...]]:
+        return {f"{seat.stage}-{seat.number}": seat.cards for seat in seats(layout) if seat.stage != "denoise"}
+
+    same_group = {"text-0": (0,), "encode-0": (0,), "decode-0": (1,), "decode-1": (2,)}
+    assert lying(Layout(((4, 2),))) == same_group
+    assert lying(Layout(((1, 3),), decode_cards=1)) == {"text-0": (3,), "encode-0": (3,), "decode-0": (3,)}
+    whole = {"text-0": (0,), "encode-0": (0,), "decode-0": (6, 7)}
+    assert lying(Layout(((2, 3),), decode_cards=2, spread=2)) == whole, "a decoder of two cards takes all of both"
+    assert lying(Layout(((2, 1),), text="host")) == {"text-0": (), "encode-0": (0,), "decode-0": (1,)}
+
+
+def test_no_card_is_given_more_than_once() -> None:
+    for cards in (1, 2, 3, 8):
+        for layout in layouts(cards, 24, guided=False):
+            shares = layout.shares
+            held = [0.0] * cards
+            for seat in seats(layout):
+                part = shares.rank if seat.stage == "denoise" else getattr(shares, seat.stage)
+                for card in seat.cards:
+                    held[card] += min(part, 1.0)
+            assert max(held) < 1.0001, layout.name
 
 
 def test_guidance_is_split_only_where_it_acts_and_groups_are_even() -> None:

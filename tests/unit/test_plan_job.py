@@ -137,6 +137,7 @@ def test_a_plan_is_a_table_a_fleet_and_a_picture(tmp_path: Path, capsys: pytest.
     for words in (
         "Best for throughput: 2×SP1",
         "× the chunks an hour",
+        "Best for latency, ",
         "reference: 1×SP2",
         "bound by denoise",
         "assumed",
