@@ -19,8 +19,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import get_placement_group, placement_group_table, remove_placement_group
 
+from actors.blueprints import Blueprint
 from actors.fleet_spec import FleetSpec
-from actors.placement import Blueprint, Site, Standing
+from actors.placement import Site, Standing
 from actors.processes import creator_of, end, is_running
 from actors.role import WATCH, Presence
 from gamecraft_core.base.errors import UsageError
@@ -42,9 +43,12 @@ _END_HEARD_S = 3.0
 def identity(spec: FleetSpec, presets: Sequence[Preset], output_root: str, store_options: Mapping[str, Any]) -> str:
     """The name of a detached fleet: equal for the same fleet, presets, output and code, so that its lanes fit.
 
-    Weights count by where they lie; a change in place, or of uncommitted code, wants ``dismiss``.
+    How far and when the fleet grows is no part of it. Weights count by where they lie; a change in place, or of
+    uncommitted code, wants ``dismiss``.
     """
-    what = [spec.model_dump(mode="json"), [preset.model_dump(mode="json") for preset in presets]]
+    growth = {role: {"max_lanes"} for role in ("text", "encode", "decode", "write")}
+    lanes = spec.model_dump(mode="json", exclude={**growth, "denoise": {"__all__": {"max_groups"}}, "elastic": True})
+    what = [lanes, [preset.model_dump(mode="json") for preset in presets]]
     return _PREFIX + digest([what, output_root, dict(store_options), code_version()])
 
 
@@ -67,6 +71,12 @@ def standing() -> list[str]:
     """Identities of the detached fleets in this namespace, or of what is left of them."""
     names = ray.util.list_named_actors() + [row["name"] for row in _places()]
     return sorted({name.partition("/")[0] for name in names if name.startswith(_PREFIX)})
+
+
+def named_lanes(fleet: str) -> set[str]:
+    """Names of the lanes of which something stands, or is left, in the detached fleet of identity ``fleet``."""
+    names = ray.util.list_named_actors() + [row["name"] for row in _places()]
+    return {name.split("/")[1] for name in names if name.startswith(f"{fleet}/")}
 
 
 async def dismiss(fleet: str) -> int:

@@ -1,4 +1,4 @@
-"""The fleet: every lane of a run, started, warmed up, rebuilt when lost, and at last taken down.
+"""The fleet: every lane of a run, started, warmed up, rebuilt when lost, joined by others, and at last taken down.
 
 Nothing is called ready before its warm-up has answered. A group of several ranks has a placement group of its own, so
 that they stay together; it is one unit: started, lost and rebuilt as a whole, each time in a new generation. A detached
@@ -7,19 +7,22 @@ fleet outlives the program: ``start`` takes over what is there and well.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import ray
 
-from actors.adopt import adopt, dismiss, identity, look_around
+from actors.adopt import adopt, dismiss, identity, look_around, named_lanes
+from actors.blueprints import ROLES, Blueprint, LaneKind, kinds
 from actors.fleet_spec import FleetSpec
 from actors.lanes import ActorLane, GroupLane
-from actors.placement import ROLES, Blueprint, NoRoom, Site, Standing, blueprints, build
-from actors.processes import end
+from actors.placement import Site, Standing, build
+from actors.processes import draining_nodes, end
 from actors.watch import together
-from gamecraft_core.base.errors import LaneLost, UsageError
+from gamecraft_core.base.errors import LaneLost, NoRoom, UsageError
 from gamecraft_core.base.messages import Stage
 from gamecraft_core.base.preset import Preset
 
@@ -34,12 +37,14 @@ class Named(Protocol):
 
 
 class Fleet:
-    """Lanes that are ready, and by preset what their records must say. Keeps the port ``Keeper``."""
+    """Lanes that are ready, and by preset what their records must say. Keeps the ports ``Keeper`` and ``Yard``."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, kinds: Sequence[LaneKind]) -> None:
         self.facts: dict[str, dict[str, Any]] = {}
+        self.kinds = kinds
         self._site = site
         self._standing: dict[str, Standing] = {}
+        self._names: set[str] = set()
 
     @property
     def lanes(self) -> list[ActorLane | GroupLane]:
@@ -62,6 +67,52 @@ class Fleet:
         log.info("%s serves again, generation %d", lane.name, new.generation)
         return new.lane
 
+    async def another(self, kind: str) -> ActorLane | GroupLane:
+        """A lane more of ``kind``, warm, as soon as Ray has room: what waits for it makes an autoscaler add a node.
+
+        Raises as ``rebuild`` does, and NoRoom where none was found in time; then, and when cancelled, nothing is left.
+        """
+        of = next(each for each in self.kinds if each.name == kind)
+        blueprint = next((each for each in (*of.first, *of.others) if each.name not in self._names), None)
+        if blueprint is None:
+            raise NoRoom(f"{kind}: lanes that still empty have every name")
+        self._names.add(blueprint.name)
+        try:
+            return self._stand(await build(self._site, blueprint, 1)).lane
+        except BaseException:
+            self._forget(blueprint.name)
+            raise
+
+    async def give_back(self, lane: Named) -> None:
+        """End the processes of ``lane``, wait until they are gone, and give back its place. LaneLost as ``end``."""
+        old = self._standing[lane.name]
+        try:
+            await end(old.actors)
+        finally:
+            self._site.actors.difference_update(old.actors)
+            self._forget(lane.name)
+        log.info("%s has gone", lane.name)
+
+    async def leaving(self) -> Set[str]:
+        """Names of lanes that have a process on a node that is about to go."""
+
+        def look() -> Set[str]:
+            going = draining_nodes()
+            return {name for name, each in standing.items() if each.nodes & going} if going else going
+
+        standing = dict(self._standing)
+        return await asyncio.to_thread(look)
+
+    def first_to_go(self, lanes: Sequence[Named]) -> Any:
+        """The one whose nodes have the fewest other lanes, so that nodes become empty; of equals the last started."""
+        crowd = Counter(node for each in self._standing.values() for node in each.nodes)
+        by_age = {name: number for number, name in enumerate(self._standing)}
+
+        def rank(lane: Named) -> tuple[int, int]:
+            return sum(crowd[node] for node in self._standing[lane.name].nodes), -by_age[lane.name]
+
+        return min(lanes, key=rank)
+
     def close(self) -> None:
         """End every actor and give back what was reserved; of a detached fleet, leave what stands."""
         if self._site.identity is None:
@@ -75,14 +126,20 @@ class Fleet:
         if self._site.identity is not None:
             await dismiss(self._site.identity)
 
-    async def start(self, blueprints: Sequence[Blueprint]) -> None:
-        """Have all these lanes; those of a detached fleet that are there already as they are."""
-        if self._site.identity is not None:
-            found = await together(*(adopt(self._site, each) for each in blueprints))
-            for each in found:
-                if each is not None:
-                    self._stand(each)
-        missing = [each for each in blueprints if each.name not in self._standing]
+    async def start(self) -> None:
+        """Have the lanes that a run starts with; of a detached fleet, whatever is there already as it is."""
+        there = named_lanes(self._site.identity) if self._site.identity is not None else set()
+        found = [each for kind in self.kinds for each in (*kind.first, *kind.others) if each.name in there]
+        for each, adopted in zip(found, await together(*(adopt(self._site, each) for each in found)), strict=True):
+            if adopted is not None:
+                self._stand(adopted)
+            elif any(each in kind.others for kind in self.kinds):
+                self._site.vacate(each.name)
+        missing: list[Blueprint] = []
+        for kind in self.kinds:
+            successors = sum(each.name in self._standing for each in kind.others)
+            absent = [each for each in kind.first if each.name not in self._standing]
+            missing += absent[: max(0, len(absent) - successors)]
         await together(*(self._site.room(each) for each in missing))
         await together(*(self._first(each) for each in missing))
 
@@ -98,9 +155,15 @@ class Fleet:
 
     def _stand(self, new: Standing) -> Standing:
         self._standing[new.blueprint.name] = new
+        self._names.add(new.blueprint.name)
         if new.blueprint.stage == "denoise" and new.blueprint.preset is not None:
             self.facts[new.blueprint.preset] = new.facts
         return new
+
+    def _forget(self, name: str) -> None:
+        self._standing.pop(name, None)
+        self._site.vacate(name)
+        self._names.discard(name)
 
 
 async def start(
@@ -116,9 +179,10 @@ async def start(
     if spec.detached:
         name = identity(spec, presets, output_root, store_options)
         look_around(name)
-    fleet = Fleet(Site(spec, name, has_gpus, ray.get_runtime_context().get_job_id()))
+    site = Site(spec, name, has_gpus, ray.get_runtime_context().get_job_id())
+    fleet = Fleet(site, kinds(spec, presets, output_root, store_options, roles))
     try:
-        await fleet.start(blueprints(spec, presets, output_root, store_options, roles))
+        await fleet.start()
     except NoRoom as error:
         fleet.close()
         remedy = "choose a smaller fleet, or wait until the cluster is free"

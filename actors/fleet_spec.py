@@ -34,7 +34,21 @@ class Reservation(Strict):
 class LaneSpec(Reservation):
     """A role whose lanes are single actors; one of several GPUs spreads VAE tiles over them (decode, encode)."""
 
-    lanes: int = Field(default=1, ge=1, le=4096)
+    lanes: int = Field(default=1, ge=1, le=4096, description="at the start, and at least")
+    max_lanes: int | None = Field(default=None, ge=1, le=4096, description="at most, as demand wants; none: lanes")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> LaneSpec:
+        _check_bounds(self.lanes, self.max_lanes, "lanes")
+        return self
+
+    @property
+    def least(self) -> int:
+        return self.lanes
+
+    @property
+    def most(self) -> int:
+        return self.max_lanes or self.lanes
 
 
 class WriteSpec(LaneSpec):
@@ -52,7 +66,8 @@ class GroupSpec(Reservation):
     where the model is known.)
     """
 
-    groups: int = Field(default=1, ge=1, le=4096)
+    groups: int = Field(default=1, ge=1, le=4096, description="at the start, and at least")
+    max_groups: int | None = Field(default=None, ge=1, le=4096, description="at most, as demand wants; none: groups")
     sp_degree: int = Field(default=1, ge=1, le=64)
     ring_degree: int = Field(default=1, ge=1, le=64, description="ranks in a ring of keys and values; CUDA, xfuser")
     split_guidance: bool = Field(default=False, description="guided chunks: one branch for each half of the ranks")
@@ -63,6 +78,11 @@ class GroupSpec(Reservation):
             raise ValueError(f"num_gpus {self.num_gpus} a rank: a rank drives one GPU, give more ranks (sp_degree)")
         if self.sp_degree > 1 and 0 < self.num_gpus <= 0.5:
             raise ValueError(f"num_gpus {self.num_gpus} lets two ranks of a group share a GPU: reserve more than 0.5")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> GroupSpec:
+        _check_bounds(self.groups, self.max_groups, "groups")
         return self
 
     @model_validator(mode="after")
@@ -77,6 +97,29 @@ class GroupSpec(Reservation):
     @property
     def ranks(self) -> int:
         return self.groups * self.sp_degree
+
+    @property
+    def least(self) -> int:
+        return self.groups
+
+    @property
+    def most(self) -> int:
+        return self.max_groups or self.groups
+
+
+def _check_bounds(least: int, most: int | None, name: str) -> None:
+    if most is not None and most < least:
+        raise ValueError(f"max_{name} {most} is less than {name} {least}")
+
+
+class ElasticSpec(Strict):
+    """When lanes come and go between their bounds; for a kind of lane without an upper one nothing of this matters."""
+
+    #: In seconds of a chunk where chunks take minutes: a lane more pays once it has loaded its weights.
+    target_wait_seconds: float = Field(default=60.0, ge=0.0, description="an order may wait so long for a lane")
+    patience_seconds: float = Field(default=10.0, ge=0.0, description="so long it waits longer before a lane is added")
+    idle_seconds: float = Field(default=300.0, gt=0.0, description="so long a lane is not needed before it goes")
+    look_seconds: float = Field(default=5.0, gt=0.0, description="between two looks at demand and at nodes about to go")
 
 
 class FleetSpec(Strict):
@@ -93,6 +136,7 @@ class FleetSpec(Strict):
     write: WriteSpec = WriteSpec()
     #: Actors that outlive the program that started them; the next start of the same fleet takes them over.
     detached: bool = False
+    elastic: ElasticSpec = ElasticSpec()
     room_seconds: float = Field(default=300.0, gt=0.0, description="a lane waits so long for its place on the cluster")
     start_seconds: float = Field(default=1800.0, gt=0.0, description="and then so long for its weights and warm-up")
 
@@ -115,8 +159,14 @@ class FleetSpec(Strict):
                 )
         return value
 
+    @property
+    def fixed(self) -> bool:
+        """No lane joins because of demand; then the cluster need not be one that grows."""
+        lanes: list[LaneSpec | GroupSpec] = [self.text, self.encode, *self.denoise, self.decode, self.write]
+        return all(each.most == each.least for each in lanes)
+
     def reserved(self, presets: int = 1) -> tuple[float, float]:
-        """Ray CPUs and GPUs that the whole fleet reserves. Every lane but the writers is there once for each preset."""
+        """Ray CPUs and GPUs that the fleet reserves at the start: each lane but the writers once a preset."""
         lanes = (self.text, self.encode, self.decode)
         parts: list[tuple[int, Reservation]] = [(presets * lane.lanes, lane) for lane in lanes]
         parts += [(presets * group.ranks, group) for group in self.denoise]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -17,30 +18,15 @@ from ray.exceptions import ActorAlreadyExistsError, OutOfMemoryError, RayError, 
 from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.decode import DecodeActor
-from actors.denoise import DenoiseRank
-from actors.encode import EncodeActor
-from actors.fleet_spec import FleetSpec, GroupSpec, Reservation
+from actors.blueprints import Blueprint
+from actors.fleet_spec import FleetSpec
 from actors.lanes import ActorLane, GroupLane
-from actors.processes import end, stands
+from actors.processes import end, nodes_of, stands
 from actors.role import WATCH, is_out_of_memory
-from actors.text import TextActor
 from actors.watch import together, watched
-from actors.write import WriteActor
-from gamecraft_core.base.errors import FramelaneError, LaneLost, OutOfMemory
-from gamecraft_core.base.messages import Stage
-from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.errors import FramelaneError, LaneLost, NoRoom, OutOfMemory
 
 log = logging.getLogger("framelane.fleet")
-
-#: The class behind the lanes of each stage.
-ROLES: dict[Stage, type] = {
-    "text": TextActor,
-    "encode": EncodeActor,
-    "denoise": DenoiseRank,
-    "decode": DecodeActor,
-    "write": WriteActor,
-}
 
 #: Stages whose actors carry as many orders at once as their lane is deep.
 _THREADED = ("decode", "write")
@@ -49,61 +35,7 @@ _THREADED = ("decode", "write")
 _LEAST_CPU = 0.01
 
 
-class NoRoom(LaneLost):
-    """The cluster has no place for a lane now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Blueprint:
-    """One lane as it is to be: ``arguments`` are those of its role's class after the lane's name."""
-
-    name: str
-    stage: Stage
-    preset: str | None
-    role: type
-    spec: Reservation
-    arguments: tuple[Any, ...]
-
-    @property
-    def ranks(self) -> int:
-        return self.spec.sp_degree if isinstance(self.spec, GroupSpec) else 1
-
-    def rank_arguments(self, rank: int) -> tuple[Any, ...]:
-        own = (rank, self.spec.layout) if isinstance(self.spec, GroupSpec) else ()
-        return (self.name, *self.arguments, *own)
-
-
-def blueprints(
-    spec: FleetSpec,
-    presets: Sequence[Preset],
-    root: str,
-    store_options: Mapping[str, Any],
-    roles: Mapping[Stage, type],
-) -> list[Blueprint]:
-    """Every lane of a fleet. Denoise groups come first, so that their ranks, which need most of a GPU, find it."""
-    options = dict(store_options)
-    planned: list[Blueprint] = []
-
-    def plan(stage: Stage, preset: Preset, lane: Reservation, count: int) -> None:
-        first = sum(each.stage == stage and each.preset == preset.name for each in planned)
-        for number in range(first, first + count):
-            name = f"{stage}-{number}@{preset.name}"
-            arguments = (preset, lane.threads, options)
-            planned.append(Blueprint(name, stage, preset.name, roles[stage], lane, arguments))
-
-    for preset in presets:
-        for group in spec.denoise:
-            plan("denoise", preset, group, group.groups)
-    for preset in presets:
-        plan("text", preset, spec.text, spec.text.lanes)
-        plan("encode", preset, spec.encode, spec.encode.lanes)
-        plan("decode", preset, spec.decode, spec.decode.lanes)
-    for number in range(spec.write.lanes):
-        planned.append(Blueprint(f"write-{number}", "write", None, roles["write"], spec.write, (root, options)))
-    return planned
-
-
-@dataclass(slots=True)
+@dataclass
 class Standing:
     """A lane that stands, and what it stands on. ``generation`` counts how often it was built."""
 
@@ -111,6 +43,11 @@ class Standing:
     actors: tuple[Any, ...]
     generation: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def nodes(self) -> frozenset[str]:
+        """Where its processes are: they stay there. Asks Ray, once."""
+        return nodes_of(self.actors)
 
     @property
     def lane(self) -> ActorLane | GroupLane:
@@ -161,7 +98,7 @@ class Site:
         try:
             await self.in_place(place.ready(), blueprint)
         except BaseException:
-            self._clear(blueprint.name)
+            self.vacate(blueprint.name)
             raise
         return place
 
@@ -215,7 +152,7 @@ class Site:
         for actor in list(self.actors):
             self.kill(actor)
         for lane in list(self.places):
-            self._clear(lane)
+            self.vacate(lane)
 
     def _standing_place(self, blueprint: Blueprint) -> PlacementGroup | None:
         """The place that a group has, if its nodes live: it outlives processes.
@@ -228,13 +165,17 @@ class Site:
             with suppress(ValueError):
                 place = self.places[blueprint.name] = get_placement_group(name)
         if place is not None and not stands(place):
-            self._clear(blueprint.name)
+            self.vacate(blueprint.name)
             return None
         return place
 
-    def _clear(self, lane: str) -> None:
-        if (place := self.places.pop(lane, None)) is not None:
-            with suppress(RayError, ValueError):
+    def vacate(self, lane: str) -> None:
+        """Give back the place of ``lane``, where it has one of its own."""
+        place = self.places.pop(lane, None)
+        with suppress(RayError, ValueError):
+            if place is None and self.identity is not None:
+                place = get_placement_group(f"{self.identity}/{lane}")
+            if place is not None:
                 remove_placement_group(place)
 
     def _check_open(self) -> None:

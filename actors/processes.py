@@ -63,14 +63,32 @@ def living_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
+def draining_nodes() -> set[str]:
+    """Nodes that are about to go: nothing new is placed there, what runs goes on until they go. Takes a round trip."""
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
+def staying_nodes() -> set[str]:
+    return living_nodes() - draining_nodes()
+
+
+def nodes_of(actors: Iterable[Any]) -> frozenset[str]:
+    """The nodes of ``actors``, of those that have a process."""
+    return frozenset(process.node for actor in actors if (process := process_of(actor)) is not None)
+
+
 def stands(place: PlacementGroup) -> bool:
-    """All of ``place`` is reserved, on nodes that live."""
+    """All of ``place`` is reserved, on nodes that live and stay."""
     table = placement_group_table(place)
-    return table.get("state") == "CREATED" and set(table["bundles_to_node_id"].values()) <= living_nodes()
+    if table.get("state") != "CREATED":
+        return False
+    return set(table["bundles_to_node_id"].values()) <= staying_nodes()
 
 
 async def end(actors: Iterable[Any]) -> None:
-    """Kill ``actors`` and wait until their processes are gone. LaneLost where a living node does not say so."""
+    """Kill ``actors`` and wait until their processes are gone. LaneLost where a node that stays does not say so."""
     by_node: dict[str, list[int]] = {}
     for actor in actors:
         process = process_of(actor)
@@ -87,8 +105,8 @@ async def _end_on(node: str, pids: list[int]) -> None:
         async with asyncio.timeout(_NODE_TIMEOUT_S):
             left = await _END.options(scheduling_strategy=there).remote(pids)
     except (RayError, TimeoutError) as error:
-        if node not in living_nodes():
-            return  # what ran there ended with it
+        if node not in staying_nodes():
+            return  # what ran there ends with it, if it has not; a node that is about to go starts nothing any more
         raise LaneLost(f"node {node[:8]} does not answer: {error or 'timeout'}") from error
     if left:
         raise LaneLost(f"processes {left} on node {node[:8]} do not end")

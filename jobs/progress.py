@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gamecraft_core.base.errors import FramelaneError
@@ -33,12 +33,16 @@ class Before(NamedTuple):
 class Progress(Listener):
     """A listener and a context manager.
 
-    ``settled`` says how many rows had committed and failed before, and how many chunks those rows have; ``busy`` how
-    many lanes of a stage hold work right now.
+    ``settled`` says how many rows had committed and failed before, and how many chunks those rows have; ``lanes`` how
+    many lanes a stage has right now, ``busy`` how many of them hold work.
     """
 
     def __init__(
-        self, survey: Survey, settled: Callable[[], Before], lanes: Mapping[Stage, int], busy: Callable[[Stage], int]
+        self,
+        survey: Survey,
+        settled: Callable[[], Before],
+        lanes: Callable[[Stage], int],
+        busy: Callable[[Stage], int],
     ) -> None:
         self._survey = survey
         self._before = settled
@@ -99,7 +103,7 @@ class Progress(Listener):
         return max(0, self._survey.chunks - self._before().chunks)
 
     def _lanes_busy(self) -> str:
-        return "  ".join(f"{stage} {self._busy(stage)}/{self._lanes[stage]}" for stage in STAGES)
+        return "  ".join(f"{stage} {self._busy(stage)}/{self._lanes(stage)}" for stage in STAGES)
 
     def _rate(self) -> float:
         return self._frames / max(time.monotonic() - self._started, 1e-9)

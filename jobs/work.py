@@ -7,6 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from gamecraft_core.base.messages import STAGES, Provenance, Stage
@@ -19,10 +20,12 @@ from jobs.finish import Report
 from jobs.metrics_server import serve_metrics
 from jobs.progress import Progress
 from orchestrator.board import Board
+from orchestrator.demand import Pace
+from orchestrator.elastic import Elastic
 from orchestrator.engine import Engine, Settled
 from orchestrator.manifest.manifest import Survey
 from orchestrator.metrics import Metrics
-from orchestrator.ports import Keeper, Lane, Listener
+from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from orchestrator.timeline import Timeline
@@ -87,7 +90,7 @@ class Work:
             try:
                 started = await fleet.start(self.config.fleet, presets, self.store.root, self.config.store.model_dump())
                 try:
-                    return await self.on_lanes(started.lanes, started.facts, started, rows, stopper)
+                    return await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
                 finally:
                     started.close()
             finally:
@@ -100,8 +103,13 @@ class Work:
         keeper: Keeper,
         rows: Iterator[SessionSpec | Settled],
         stopper: Stopper,
+        *,
+        yard: Yard | None = None,
     ) -> bool:
-        """Run the engine on ``lanes``; ``facts`` are what rows say of each preset's weights and hardware."""
+        """Run the engine on ``lanes``; ``facts`` are what rows say of each preset's weights and hardware.
+
+        Without a ``yard`` the lanes are those that there are.
+        """
         limits, output = self.config.limits, self.config.output
 
         def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
@@ -120,15 +128,21 @@ class Work:
         counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
         metrics = Metrics(counts, scheduler.waiting, time.time())
         metrics.refused(self.survey.bad)
-        progress = Progress(self.survey, lambda: self.report.before, counts, scheduler.busy)
+        progress = Progress(self.survey, lambda: self.report.before, scheduler.lanes, scheduler.busy)
         listeners: list[Listener] = [self.report, self.timeline, metrics, progress]
+        pace = Pace(**self.config.fleet.elastic.model_dump())
+        elastic = None if yard is None else Elastic(yard, scheduler, limits, pace, time.time)
+        if elastic is not None:
+            listeners.append(elastic)
         degrees = None if output.allow_sp_moves else {lane.sp_degree for lane in lanes if lane.stage == "denoise"}
         staged = {name: resumable(keys, degrees) for name, keys in self.staged.items()}
         engine = Engine(
             lanes, board, scheduler, limits, self.shards, listeners, time.time, keeper=keeper, staged=staged
         )
         stopper.engine = engine
+        beside = nullcontext() if elastic is None else elastic.beside(engine)
         with serve_metrics(metrics.registry, self.metrics_port) as url, progress:
             log.info("metrics at %s", url)
             self.report.begin(self.store, url)
-            return await engine.run(rows)
+            async with beside:
+                return await engine.run(rows)

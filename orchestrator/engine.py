@@ -31,9 +31,9 @@ from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator.admission import Admissions, Refusal, Wait
 from orchestrator.board import Board
 from orchestrator.collecting import rare_collections
-from orchestrator.healing import Healer
 from orchestrator.limits import Limits
 from orchestrator.ports import Keeper, Lane, Listener, Ref
+from orchestrator.roster import Roster
 from orchestrator.scheduler import Dispatch, Scheduler
 from orchestrator.shard_book import Publication, ShardBook
 from orchestrator.tasks import Session, Task
@@ -84,8 +84,8 @@ class Engine:
         self._staged = dict(staged or {})
         self._admissions = Admissions(limits, board.census)
         self._serving = False
-        self._healer = Healer(keeper, limits, lambda *found: self._events.put_nowait(partial(self._healed, *found)))
         self._events: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+        self.roster = Roster(scheduler, keeper, limits, listeners, clock, self._events.put_nowait)
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._out_of_time = False
@@ -103,13 +103,9 @@ class Engine:
         )
         self._events.put_nowait(lambda: None)  # only wakes the loop
 
-    def add_lane(self, lane: Lane) -> None:
-        """``lane`` is new to the fleet, and takes orders from now on."""
-        self._events.put_nowait(partial(self._joined, lane))
-
-    def drain_lane(self, lane: Lane) -> None:
-        """``lane`` takes no new order; listeners hear when it has finished what it holds (``lane_left``)."""
-        self._events.put_nowait(partial(self._drained, lane))
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
 
     def cancel(self, session_id: str) -> None:
         """Nobody wants the session any more: what it holds is let go, what lanes still answer for it is ignored."""
@@ -147,7 +143,7 @@ class Engine:
             with rare_collections():
                 finished = await self._loop(source)
         finally:
-            await self._healer.close()
+            await self.roster.close()
             await self._cancel_running()
         if not finished and not self._stopping:
             raise RunAborted(f"no lane is left for {self.scheduler.stranded()}", remedy="run the same command again")
@@ -173,7 +169,7 @@ class Engine:
         if self._in_flight or self.scheduler.parked or self._awaiting_offers:
             return True
         unsaved = self.scheduler.waiting("decode") + self.scheduler.waiting("write")
-        return self._healer.busy and (not self._stopping or unsaved > 0)
+        return self.roster.expecting and (not self._stopping or unsaved > 0)
 
     @property
     def _awaiting_offers(self) -> bool:
@@ -222,8 +218,8 @@ class Engine:
         self._in_flight -= 1
         task, lane, now = dispatch.task, dispatch.lane, self._clock()
         if self.scheduler.ended(task, lane, succeeded=True):
-            self._left(lane)
-        self._healer.did_well(lane)
+            self.roster.left(lane)
+        self.roster.did_well(lane)
         superseded = task.dead
         self.scheduler.push(self._board.settle(task, receipt, ref, lane.sp_degree, now))
         spec = task.session.spec if task.session else None
@@ -254,9 +250,9 @@ class Engine:
         self._in_flight -= 1
         task, lane, now = dispatch.task, dispatch.lane, self._clock()
         if isinstance(error, LaneLost):
-            self._lane_lost(lane, error, now)
+            self.roster.lost(lane, error)
         if self.scheduler.ended(task, lane, succeeded=False):
-            self._left(lane)
+            self.roster.left(lane)
         blamed, task.suspect = task.suspect, False
         if task.dead:
             return
@@ -271,34 +267,6 @@ class Engine:
                 self._try_elsewhere(task, error, now, blamed=blamed)
             case _:
                 raise self._aborted(task, error) from error
-
-    def _lane_lost(self, lane: Lane, error: LaneLost, now: float) -> None:
-        leaving = self.scheduler.draining(lane)
-        suspects = self.scheduler.remove_lane(lane)
-        if suspects is None:
-            return
-        for suspect in suspects:
-            suspect.suspect = True
-        log.warning("lane %s lost: %s", lane.name, error)
-        for listener in self._listeners:
-            listener.lane_lost(lane, error, now)
-        if leaving:
-            self._left(lane)
-        else:
-            self._healer.lost(lane)
-
-    def _joined(self, lane: Lane) -> None:
-        self.scheduler.add_lane(lane)
-        for listener in self._listeners:
-            listener.lane_joined(lane, self._clock())
-
-    def _drained(self, lane: Lane) -> None:
-        if self.scheduler.drain_lane(lane):
-            self._left(lane)
-
-    def _left(self, lane: Lane) -> None:
-        for listener in self._listeners:
-            listener.lane_left(lane, self._clock())
 
     def _cancelled(self, session_id: str) -> None:
         waiting = self._admissions.withdraw(session_id)
@@ -337,17 +305,6 @@ class Engine:
         self._admissions.left(spec.tenant)
         for listener in self._listeners:
             listener.finished(spec, error, now)
-
-    def _healed(self, lost: Lane, replacement: Lane | None) -> None:
-        now = self._clock()
-        if replacement is not None:
-            log.info("lane %s is back", replacement.name)
-            self.scheduler.add_lane(replacement)
-        for listener in self._listeners:
-            if replacement is None:
-                listener.lane_given_up(lost, now)
-            else:
-                listener.lane_back(replacement, now)
 
     def _try_elsewhere(self, task: Task, error: LaneLost, now: float, *, blamed: bool) -> None:
         """Only the order that was running is charged with the loss of its lane; what waited behind it is blameless."""

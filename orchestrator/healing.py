@@ -29,30 +29,43 @@ class Healer:
         self._limits = limits
         self._report = report
         self._losses: Counter[str] = Counter()
-        self._running: set[asyncio.Task[None]] = set()
-        self._awaited = 0
+        self._awaited: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
+        self._called_off: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> bool:
         """Some lane may still come back."""
-        return self._awaited > 0
+        return bool(self._awaited)
+
+    @property
+    def awaited(self) -> list[Lane]:
+        """The lost lanes that may."""
+        return [lane for lane, _ in self._awaited.values()]
 
     def lost(self, lane: Lane) -> None:
         """``lane`` is out; see to a new one."""
         self._losses[lane.name] += 1
-        self._awaited += 1
-        running = asyncio.create_task(self._replace(lane))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
+        self._awaited[lane.name] = lane, asyncio.create_task(self._replace(lane))
+
+    def call_off(self, lane: Lane) -> bool:
+        """Nobody wants ``lane`` back; False where it is not awaited."""
+        _, running = self._awaited.pop(lane.name, (None, None))
+        self._losses.pop(lane.name, None)
+        if running is not None:
+            self._called_off.add(running)
+            running.add_done_callback(self._called_off.discard)
+            running.cancel()
+        return running is not None
 
     def did_well(self, lane: Lane) -> None:
         """``lane`` has done an order: what happened to it before does not count any more."""
         self._losses.pop(lane.name, None)
 
     async def close(self) -> None:
-        for running in self._running:
-            running.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        running = [*self._called_off, *(each for _, each in self._awaited.values())]
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _replace(self, lane: Lane) -> None:
         try:
@@ -60,7 +73,7 @@ class Healer:
         except Exception:
             log.exception("the fleet broke while it rebuilt %s", lane.name)
             replacement = None
-        self._awaited -= 1
+        del self._awaited[lane.name]
         self._report(lane, replacement)
 
     async def _rebuilt(self, lane: Lane) -> Lane | None:

@@ -63,12 +63,13 @@ METRICS = (
     Spec("gamecraft_realtime_factor", "gauge", "Video seconds made per wall second, since the start."),
     Spec("gamecraft_sessions", "gauge", "Sessions of this start by state.", {"state": STATES}),
     Spec("gamecraft_queue_depth", "gauge", "Ready tasks that no lane has taken.", _STAGE),
-    Spec("gamecraft_lane_busy_ratio", "gauge", "Busy share of a stage's lanes, since the start.", _STAGE),
+    Spec("gamecraft_lane_busy_ratio", "gauge", "Busy share of the time that a stage had lanes.", _STAGE),
     Spec("gamecraft_overlap_ratio", "gauge", "Share of recent decode-busy time with some denoise lane busy."),
     Spec("gamecraft_output_bytes_total", "counter", "Bytes stored."),
     Spec("gamecraft_outputs_committed_total", "counter", "Sessions committed."),
     Spec("gamecraft_failures_total", "counter", "Sessions that failed, by kind of error.", {"reason": REASONS}),
     Spec("gamecraft_lane_restarts_total", "counter", "Lanes lost or restarted.", _STAGE),
+    Spec("gamecraft_lanes", "gauge", "Lanes that the run has, draining ones too, lost ones not.", _STAGE),
     Spec("gamecraft_lanes_missing", "gauge", "Lanes lost that nothing has replaced yet.", _STAGE),
     Spec("gamecraft_store_retries_total", "counter", "Orders that found the store absent and wait for it.", _STAGE),
     Spec(
@@ -155,10 +156,28 @@ class _LaneUse:
         self.memory = receipt.facts.get("memory_bytes", self.memory)
 
 
+class _LaneCount:
+    """How many lanes a stage has, and for how many seconds in all it had them."""
+
+    __slots__ = ("_since", "_until_then", "count")
+
+    def __init__(self, count: int, now: float) -> None:
+        self.count = count
+        self._since = now
+        self._until_then = 0.0
+
+    def changed(self, by: int, now: float) -> None:
+        self._until_then, self._since = self.seconds(now), now
+        self.count += by
+
+    def seconds(self, now: float) -> float:
+        return self._until_then + self.count * max(0.0, now - self._since)
+
+
 class Metrics(Listener):
     """A listener that turns what happened into metrics. ``queue_depth`` asks the scheduler how many tasks wait.
 
-    ``lanes`` counts the lanes of each stage; ``clock`` gives seconds on the scale of ``started``.
+    ``lanes`` counts the lanes of each stage at the start; ``clock`` gives seconds on the scale of ``started``.
     """
 
     def __init__(
@@ -170,10 +189,10 @@ class Metrics(Listener):
     ) -> None:
         self._metrics = _Instruments()
         self.registry = self._metrics.registry
-        self._lanes = lanes
+        self._lanes = {stage: _LaneCount(lanes.get(stage, 0), started) for stage in STAGES}
         self._started = started
         self._clock = clock
-        self._missing: set[str] = set()
+        self._missing: dict[str, Stage] = {}
         self._admitted: dict[str, float] = {}
         self._last_chunk: dict[str, float] = {}
         self._ready: dict[tuple[str, int], float] = {}
@@ -185,6 +204,7 @@ class Metrics(Listener):
         for stage in STAGES:
             self._metrics.gauge("queue_depth", stage).set_function(partial(queue_depth, stage))
             self._metrics.gauge("lane_busy_ratio", stage).set_function(partial(self._busy_ratio, stage))
+            self._metrics.gauge("lanes", stage).set_function(partial(self._there, stage))
             self._metrics.gauge("lane_memory_bytes", stage).set_function(partial(self._largest, stage))
         self._metrics.gauge("overlap_ratio").set_function(self._overlap)
         self._metrics.gauge("realtime_factor").set_function(lambda: self._video_seconds / self._wall())
@@ -228,13 +248,19 @@ class Metrics(Listener):
         if lost := self._use[lane.stage].get(lane.name):
             lost.memory = 0.0
         self._metrics.gauge("lanes_missing", lane.stage).inc()
-        self._missing.add(lane.name)
+        self._missing[lane.name] = lane.stage
 
     def lane_back(self, lane: Lane, now: float) -> None:
         self._metrics.gauge("lanes_missing", lane.stage).dec()
-        self._missing.discard(lane.name)
+        self._missing.pop(lane.name, None)
+
+    def lane_joined(self, lane: Lane, now: float) -> None:
+        self._lanes[lane.stage].changed(1, now)
 
     def lane_left(self, lane: Lane, now: float) -> None:
+        self._lanes[lane.stage].changed(-1, now)
+        if gone := self._use[lane.stage].get(lane.name):
+            gone.memory = 0.0
         if lane.name in self._missing:  # lost while it drained: nobody misses it
             self.lane_back(lane, now)
 
@@ -255,8 +281,11 @@ class Metrics(Listener):
             self._recent[receipt.stage].append((receipt.started, receipt.ended))
 
     def _busy_ratio(self, stage: Stage) -> float:
-        used = list(self._use[stage].values())
-        return sum(use.busy for use in used) / (max(1, len(used), self._lanes.get(stage, 0)) * self._wall())
+        there = self._lanes[stage].seconds(self._clock())
+        return sum(use.busy for use in list(self._use[stage].values())) / max(there, 1e-9)
+
+    def _there(self, stage: Stage) -> float:
+        return self._lanes[stage].count - sum(missing == stage for missing in list(self._missing.values()))
 
     def _largest(self, stage: Stage) -> float:
         return max((use.memory for use in list(self._use[stage].values())), default=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from typing import Any, Protocol
 
 from gamecraft_core.base.errors import FramelaneError
@@ -44,6 +45,51 @@ class Keeper(Protocol):
         Raises UsageError where it can never start (its files are wrong), any other FramelaneError where a later try may
         succeed.
         """
+        ...
+
+
+class LaneKind(Protocol):
+    """Lanes that offer the same, of which there may be from ``least`` to ``most``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stage(self) -> Stage: ...
+    @property
+    def preset(self) -> str | None: ...
+    @property
+    def sp_degree(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def least(self) -> int: ...
+    @property
+    def most(self) -> int: ...
+
+
+class Yard(Protocol):
+    """Where further lanes of a run come from, and where lanes go in the end."""
+
+    @property
+    def kinds(self) -> Sequence[LaneKind]: ...
+
+    async def another(self, kind: str) -> Lane:
+        """A warm lane of ``kind``, new to the run, once there is room for it. Cancelled, it leaves nothing behind.
+
+        Raises UsageError where none can ever start, any other FramelaneError where a later try may succeed.
+        """
+        ...
+
+    async def give_back(self, lane: Lane) -> None:
+        """``lane`` has left: end its processes, wait for that, and give back its place."""
+        ...
+
+    async def leaving(self) -> Set[str]:
+        """Names of lanes that have a process on a node that is about to go."""
+        ...
+
+    def first_to_go(self, lanes: Sequence[Lane]) -> Lane:
+        """The one of ``lanes`` that is given up most easily."""
         ...
 
 

@@ -17,7 +17,7 @@ from orchestrator.credits import Credits
 from orchestrator.fairness import Claim, Queue, Turns
 from orchestrator.limits import Limits
 from orchestrator.policy import BATCH
-from orchestrator.pools import SERIAL, Fleet, Room, Slot
+from orchestrator.pools import SERIAL, Fleet, Room, Slot, offer
 from orchestrator.ports import Lane
 from orchestrator.tasks import Need, Session, Task
 
@@ -160,6 +160,18 @@ class Scheduler:
         """Lanes of ``stage`` that hold work."""
         return sum(bool(slot.tasks) for slot in self.fleet if slot.lane.stage == stage)
 
+    def lanes(self, stage: Stage) -> int:
+        """Lanes of ``stage``, the draining ones with them."""
+        return sum(slot.lane.stage == stage for slot in self.fleet)
+
+    def work(self, offered: Need) -> int:
+        """Orders that lanes of that offer hold, or would be given if there were more of them."""
+        held = sum(len(slot.tasks) for slot in self.fleet if offer(slot.lane) == offered and not slot.draining)
+        if self.held_back(offered[0]):
+            return held
+        fitting = (queue for need, queue in self._lines[offered[0]].queues.items() if _fits(need, offered))
+        return held + sum(1 for queue in fitting for _ in queue)
+
     def stranded(self) -> str:
         """In words, what a ready task needs that no lane of the fleet offers (any more)."""
         for (stage, preset, degree), queue in self._queues.items():
@@ -220,3 +232,7 @@ class Scheduler:
             if slot is not None:
                 best, claim = (queue, slot), its
         return best
+
+
+def _fits(need: Need, offered: Need) -> bool:
+    return offered[1] in (None, need[1]) and need[2] in (None, offered[2])

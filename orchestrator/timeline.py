@@ -37,7 +37,7 @@ class Timeline(Listener):
 
     def __init__(self, max_events: int = MAX_EVENTS) -> None:
         self._receipts: deque[_Kept] = deque(maxlen=max_events)
-        self._lost: deque[tuple[str, str, float]] = deque(maxlen=1000)
+        self._moved: deque[tuple[str, float]] = deque(maxlen=1000)
         self._overlap = Overlap()
         self._heard = 0
 
@@ -55,7 +55,16 @@ class Timeline(Listener):
             self._overlap.denoised(receipt.started, receipt.ended)
 
     def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
-        self._lost.append((lane.name, str(error), now))
+        self._moved.append((f"lost {lane.name}: {error}", now))
+
+    def lane_back(self, lane: Lane, now: float) -> None:
+        self._moved.append((f"{lane.name} is back", now))
+
+    def lane_joined(self, lane: Lane, now: float) -> None:
+        self._moved.append((f"{lane.name} joined", now))
+
+    def lane_left(self, lane: Lane, now: float) -> None:
+        self._moved.append((f"{lane.name} left", now))
 
     def overlap_ratio(self) -> float | None:
         """Of the whole run, whatever is kept."""
@@ -70,9 +79,9 @@ class Timeline(Listener):
         for number, (name, members) in enumerate(tracks, start=1):
             events.append({"ph": "M", "pid": 1, "tid": number, "name": "thread_name", "args": {"name": name}})
             events += [{**part.event, "tid": number} for part in members]
-        for lane, reason, when in self._lost:
+        for what, when in self._moved:
             at = round((when - origin) * 1e6)
-            events.append({"ph": "i", "s": "p", "pid": 1, "tid": 0, "ts": at, "name": f"lost {lane}: {reason}"})
+            events.append({"ph": "i", "s": "p", "pid": 1, "tid": 0, "ts": at, "name": what})
         note = {"receipts": self._heard, "receipts_left_out": self._heard - len(receipts)}
         return json.dumps({"traceEvents": events, "displayTimeUnit": "ms", "otherData": note}).encode()
 

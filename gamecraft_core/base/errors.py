@@ -74,6 +74,10 @@ class LaneHung(LaneLost):
     """The lane is there but makes no progress: a stuck collective, a stopped process."""
 
 
+class NoRoom(LaneLost):
+    """The cluster has no place for a lane now."""
+
+
 class OutOfMemory(LaneLost):
     """The lane ran out of memory, its device's or its node's."""
 

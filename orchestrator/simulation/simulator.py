@@ -18,6 +18,7 @@ from gamecraft_core.base.spec import SessionSpec
 from orchestrator.admission import Admissions, Refusal
 from orchestrator.board import Board, ProvenanceOf
 from orchestrator.collecting import rare_collections
+from orchestrator.demand import Pace
 from orchestrator.limits import Limits
 from orchestrator.policy import Policy
 from orchestrator.ports import Listener
@@ -27,6 +28,7 @@ from orchestrator.simulation.arrivals import Arrival
 from orchestrator.simulation.cards import Cards, Turn, moment
 from orchestrator.simulation.facts import Brief, Facts, Full
 from orchestrator.simulation.lanes import Server, SimLane
+from orchestrator.simulation.scaling import Growth, Scaling
 from orchestrator.tasks import Kind, Task
 
 #: The error that a task meets when its time is up, if any: a LaneLost takes the lane with it.
@@ -48,7 +50,7 @@ class Outcome:
 
 
 class Simulation:
-    """One run. Say what comes and what happens (``arrive``, ``cancel``, ``drain``, ``join``), then ``run``."""
+    """One run. Say what comes and happens (``arrive``, ``cancel``, ``drain``, ``join``, ``grow``), then ``run``."""
 
     def __init__(
         self,
@@ -76,9 +78,10 @@ class Simulation:
         self.facts: Facts = (Full(self.board, payload_bytes or {})) if records else Brief(payload_bytes or {})
         self.outcome = Outcome()
         self.now = 0.0
+        self.ailing: list[SimLane] = []
         self._limits = limits
-        self._chance = Random(seed)
-        self._listeners = tuple(listeners)
+        self.chance = Random(seed)
+        self._listeners = list(listeners)
         self._faults = faults
         self._shards = shards
         self._servers: dict[str, Server] = {}
@@ -90,17 +93,21 @@ class Simulation:
 
     def arrive(self, arrivals: Iterable[Arrival]) -> None:
         for at, spec in sorted(arrivals, key=lambda arrival: arrival[0]):
-            self._at(at, self._arrived, spec)
+            self.at(at, self._arrived, spec)
 
     def cancel(self, session_id: str, at: float) -> None:
-        self._at(at, self._cancelled, session_id)
+        self.at(at, self._cancelled, session_id)
 
     def join(self, lane: SimLane, at: float) -> None:
-        self._at(at, self._joined, lane)
+        self.at(at, self._came, lane)
+
+    def grow(self, growths: Iterable[Growth], pace: Pace) -> None:
+        """From now on lanes come and go as the work wants; how far, ``growths`` say."""
+        self._listeners.append(Scaling(self, growths, pace))
 
     def drain(self, name: str, at: float) -> None:
         """Lane ``name`` takes no more orders from then on, and leaves when it is empty."""
-        self._at(at, self._drained, name)
+        self.at(at, self._drained, name)
 
     def run(self, until: float = float("inf")) -> Outcome:
         """To the end: nothing happens any more, or ``until`` has come."""
@@ -123,7 +130,7 @@ class Simulation:
                 self._let_in()
             self._dispatch()
 
-    def _at(self, when: float, happen: Callable[..., None], *about: object) -> None:
+    def at(self, when: float, happen: Callable[..., None], *about: object) -> None:
         self._made += 1
         heappush(self._events, (when, self._made, happen, about))
 
@@ -137,7 +144,7 @@ class Simulation:
                 server.queue.append(task)
         if self._cards.changed:
             for ends, turn in self._cards.reckon(self.now):
-                self._at(ends, self._turned, turn, turn.version)
+                self.at(ends, self._turned, turn, turn.version)
 
     def _begin(self, server: Server, task: Task) -> None:
         if not server.plain:
@@ -145,7 +152,7 @@ class Simulation:
             return
         server.running = task
         self._made += 1
-        ends = self.now + server.draw[task.kind](self._chance)
+        ends = self.now + server.draw[task.kind](self.chance)
         heappush(self._events, (ends, self._made, self._ended, (server, task, server.life, self.now)))
 
     def _take_turn(self, server: Server, task: Task) -> None:
@@ -153,7 +160,7 @@ class Simulation:
             server.running = task
         else:
             server.beside.append(task)
-        turn = Turn(server, task, self.now, server.seconds(task, self._chance))
+        turn = Turn(server, task, self.now, server.seconds(task, self.chance))
         server.turns.append(turn)
         self._cards.enter(turn)
 
@@ -167,8 +174,8 @@ class Simulation:
         if after is None:
             self._ended(server, task, server.life, turn.began)
             return
-        ends = moment(self.now + after.draw(self._chance))
-        self._at(ends, self._ended, server, task, server.life, turn.began, self.now)
+        ends = moment(self.now + after.draw(self.chance))
+        self.at(ends, self._ended, server, task, server.life, turn.began, self.now)
         if server.running is task:
             server.beside.append(task)
             self._next(server)
@@ -182,7 +189,7 @@ class Simulation:
         """``decoded``: when the cards were free, where that was earlier."""
         if life != server.life:
             return
-        error = self._faults(task, self._chance) if self._faults else None
+        error = self._faults(task, self.chance) if self._faults else None
         if isinstance(error, LaneLost):
             self._lost(server, error)
             return
@@ -262,6 +269,16 @@ class Simulation:
         self.scheduler.push(self.board.cancel(session, self.now))
         self._finished(session.spec, Cancelled("called off"))
 
+    @property
+    def goes_on(self) -> bool:
+        """Something is still to happen."""
+        return bool(self._events)
+
+    def _came(self, lane: SimLane) -> None:
+        self._joined(lane)
+        for listener in self._listeners:
+            listener.lane_joined(lane, self.now)
+
     def _joined(self, lane: SimLane) -> None:
         server = self._servers.get(lane.name)
         if server is None or server.lane is not lane:
@@ -269,9 +286,9 @@ class Simulation:
         self.scheduler.add_lane(lane, lane.speed)
         for at in lane.lost_at:
             if at > self.now:
-                self._at(at, self._broke, server, server.life)
+                self.at(at, self._broke, server, server.life)
         if lane.between_losses is not None:
-            self._at(self.now + lane.between_losses.draw(self._chance), self._broke, server, server.life)
+            self.at(self.now + lane.between_losses.draw(self.chance), self._broke, server, server.life)
 
     def _drained(self, name: str) -> None:
         server = self._servers.get(name)
@@ -310,9 +327,11 @@ class Simulation:
         if leaving:
             self._left(server)
         elif lane.rebuilt_after is not None:
-            self._at(self.now + lane.rebuilt_after.draw(self._chance), self._back, lane)
+            self.ailing.append(lane)
+            self.at(self.now + lane.rebuilt_after.draw(self.chance), self._back, lane)
 
     def _back(self, lane: SimLane) -> None:
+        self.ailing.remove(lane)
         self._joined(lane)
         for listener in self._listeners:
             listener.lane_back(lane, self.now)

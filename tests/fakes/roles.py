@@ -7,6 +7,7 @@ each process leaves its number in the folder that they name.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from actors.role import Role, answering
 from gamecraft_core.base.errors import WeightsError
 from gamecraft_core.base.messages import Receipt, Stage, TextOrder
 from gamecraft_core.parallel.layout import Layout
+from tests.fakes.lanes import facts_of
 
 _TICK_S = 0.05
 
@@ -73,6 +75,36 @@ class LightActor(Role):
         return None
 
 
+class ChainedActor(LightActor):
+    """A lane of any stage whose orders take the seconds that options name, and whose latents tell what they came from.
+
+    An order's latents are ``link`` of those before it, so a payload that is wrong once is wrong for ever.
+    """
+
+    @answering
+    def run(self, order: Any, *payloads: Any) -> tuple[Receipt, Any]:
+        return self.carry(order, lambda: self._linked(order, payloads))
+
+    def _linked(self, order: Any, payloads: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        self._do("work", self._options["seconds"].get(self._stage, 0.0))
+        facts = facts_of(order)
+        if self._stage == "encode":
+            return first_link(order.session_id), facts
+        if self._stage != "denoise":
+            return payloads[-1] if payloads else None, facts
+        latents = link(payloads[-1], order.index)
+        return latents, facts | {"latents_sha256": latents.hex()}
+
+
+def first_link(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode()).digest()
+
+
+def link(before: bytes, index: int) -> bytes:
+    """What stands for the latents of chunk ``index`` after those of ``before``."""
+    return hashlib.sha256(before + index.to_bytes(4, "big")).digest()
+
+
 class CountedRank(DenoiseRank):
     """A rank that knows how often it has loaded its weights."""
 
@@ -88,6 +120,9 @@ class CountedRank(DenoiseRank):
 
 #: No models anywhere.
 LIGHT: dict[Stage, type] = dict.fromkeys(("text", "encode", "denoise", "decode", "write"), LightActor)
+
+#: No models, but latents.
+CHAINED: dict[Stage, type] = dict.fromkeys(LIGHT, ChainedActor)
 
 #: Models in the denoise ranks only.
 DENOISING: dict[Stage, type] = LIGHT | {"denoise": CountedRank}

@@ -136,6 +136,25 @@ def test_a_group_that_lost_a_rank_meanwhile_is_rebuilt_as_one(ray_cluster: RayCl
             assert receipt.facts["latents_sha256"] == told["sha256"]
 
 
+def test_a_lane_that_joined_is_taken_over_and_stands_for_the_one_that_left(
+    ray_cluster: RayCluster, dismissed: None
+) -> None:
+    group = GroupSpec(sp_degree=2, max_groups=2, stall_seconds=STALL_S)
+    spec = detached("moved").model_copy(update={"denoise": (group,)})
+    with World(spec) as world:
+        first = world.lane("denoise")
+        second = world.wait(world.fleet.another("denoise@tiny-gamecraft of 2 ranks"))
+        there, gone = pids(second), pids(first)
+        assert world.wait(world.fleet.leaving()) == set()
+        assert world.fleet.first_to_go([first, second]) == second
+        world.wait(world.fleet.give_back(first))
+        await_end(gone)
+    with World(spec) as again:
+        assert [lane.name for lane in again.fleet.lanes if lane.stage == "denoise"] == [second.name]
+        assert pids(again.lane("denoise")) == there
+        again.wait(again.fleet.dismiss())
+
+
 def test_a_detached_fleet_needs_a_cluster_that_stays(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with (

@@ -19,8 +19,7 @@ from ray.exceptions import OutOfMemoryError
 
 from actors.fleet_spec import FleetSpec, GroupSpec, LaneSpec, WriteSpec
 from actors.lanes import verdict
-from actors.placement import NoRoom
-from gamecraft_core.base.errors import LaneHung, LaneLost, OutOfMemory, WeightsError
+from gamecraft_core.base.errors import LaneHung, LaneLost, NoRoom, OutOfMemory, WeightsError
 from tests.fakes.roles import DENOISING, script
 from tests.ray.fleets import LONG, STALL_S, World, actors, alive, await_end, denoise_order, denoise_payloads, pids
 from tests.servers.cluster import ENV, RayCluster

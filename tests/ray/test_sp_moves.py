@@ -60,8 +60,8 @@ class Baton:
         answer = await self.lane.run(order, payloads)
         engine = self.stopper.engine
         assert engine is not None
-        engine.add_lane(self.ring[(self.ring.index(self) + 1) % len(self.ring)])
-        engine.drain_lane(self)
+        engine.roster.add(self.ring[(self.ring.index(self) + 1) % len(self.ring)])
+        engine.roster.drain(self)
         return answer
 
 

@@ -32,8 +32,8 @@ def test_a_fleet_grows_and_shrinks_while_it_runs() -> None:
     def behaviour(order: Order) -> float:
         if isinstance(order, DenoiseOrder) and order.session_id == "s0" and order.index == 1:
             world.lanes.append(new)
-            world.engine.add_lane(new)
-            world.engine.drain_lane(old)
+            world.engine.roster.add(new)
+            world.engine.roster.drain(old)
         return usual(order)
 
     world = World(behaviour)
@@ -50,7 +50,7 @@ def test_a_draining_lane_that_is_lost_is_not_replaced() -> None:
 
     def behaviour(order: Order) -> float | FramelaneError:
         if isinstance(order, DenoiseOrder) and order.index == 1 and (error := next(failures, None)):
-            world.engine.drain_lane(world.lanes[2])
+            world.engine.roster.drain(world.lanes[2])
             return error
         return usual(order)
 

@@ -161,7 +161,7 @@ def test_nothing_public_holds_a_password(write: Writer) -> None:
     ("name", "load", "remedy"),
     [
         ("latpop", load_fleet, "did you mean laptop?"),
-        ("zzz", load_fleet, "use one of 8xa100-latency"),
+        ("zzz", load_fleet, "use one of 8xa100-elastic, 8xa100-latency"),
         ("./none.yaml", load_fleet, "check the path"),
         ("none/at/all", load_preset, "check the path"),
     ],

@@ -66,6 +66,9 @@ def test_the_demo_has_one_group_of_two_ranks_and_one_of_one() -> None:
         ({"denoise": [{"sp_degree": 8, "ring_degree": 3}]}, "ring_degree 3 does not divide the 8 ranks"),
         ({"denoise": [{"sp_degree": 4}, {"sp_degree": 4, "split_guidance": True}]}, "sp_degree 4 differ"),
         ({"text": {"lanes": 0}}, "greater than or equal to 1"),
+        ({"text": {"lanes": 3, "max_lanes": 2}}, "max_lanes 2 is less than lanes 3"),
+        ({"denoise": [{"groups": 2, "max_groups": 1}]}, "max_groups 1 is less than groups 2"),
+        ({"elastic": {"idle_seconds": 0}}, "greater than 0"),
         ({"text": {"num_cpus": 1.5}}, "whole units above 1"),
         ({"decode": {"num_gpus": -1}}, "greater than or equal to 0"),
         ({"decode": {"num_cpus": float("nan")}}, "finite|greater than"),
@@ -77,6 +80,14 @@ def test_the_demo_has_one_group_of_two_ranks_and_one_of_one() -> None:
 def test_a_fleet_that_cannot_be_placed_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         FleetSpec.model_validate({"name": "f"} | values)
+
+
+def test_a_fleet_starts_with_its_least_and_says_whether_it_grows() -> None:
+    grown = FleetSpec.model_validate({"name": "f", "decode": {"lanes": 2, "max_lanes": 9}})
+    assert (grown.decode.least, grown.decode.most, grown.text.most) == (2, 9, 1)
+    assert (grown.fixed, FleetSpec(name="f").fixed) == (False, True)
+    assert grown.reserved() == FleetSpec.model_validate({"name": "f", "decode": {"lanes": 2}}).reserved()
+    assert [name for name in fleet_names() if not load_fleet(name).fixed] == ["8xa100-elastic"]
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 5, 8, 24])

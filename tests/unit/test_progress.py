@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.messages import STAGES, Receipt, Stage
+from gamecraft_core.base.messages import Receipt
 from jobs.progress import Before, Progress
 from orchestrator.manifest.manifest import Survey
 from tests.fakes.sessions import session
@@ -14,9 +14,8 @@ NOTHING = Before(0, 0, 0)
 
 
 def progress(before: Before = NOTHING) -> Progress:
-    lanes: dict[Stage, int] = dict.fromkeys(STAGES, 2)
     survey = Survey(rows=5, good=4, bad=1, chunks=12, frames=396, errors=())
-    return Progress(survey, lambda: before, lanes, lambda stage: int(stage == "denoise"))
+    return Progress(survey, lambda: before, lambda stage: 2, lambda stage: int(stage == "denoise"))
 
 
 def decoded(index: int) -> Receipt:

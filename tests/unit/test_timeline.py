@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from gamecraft_core.base.errors import LaneLost
 from gamecraft_core.base.messages import Receipt, Stage
 from orchestrator.timeline import Timeline
+from tests.fakes.lanes import FakeLane
 from tests.fakes.sessions import session
 
 
@@ -56,6 +58,22 @@ def test_the_overlap_is_that_of_the_whole_run() -> None:
         timeline.settled(session(), receipt("denoise", "denoise-0", number, number + 0.5 * (number < 5)), 0.0, 0.0)
         timeline.settled(session(), receipt("decode", "decode-0", number, number + 0.5), 0.0, 0.0)
     assert timeline.overlap_ratio() == 0.5
+
+
+def test_lanes_that_come_and_go_are_marked() -> None:
+    timeline, lane = Timeline(), FakeLane("denoise-1", "denoise", lambda order: 0.0)
+    timeline.settled(session(), receipt("denoise", "denoise-0", 10.0, 12.0), 0.0, 12.0)
+    timeline.lane_joined(lane, 11.0)
+    timeline.lane_lost(lane, LaneLost("killed"), 12.0)
+    timeline.lane_back(lane, 13.0)
+    timeline.lane_left(lane, 14.0)
+    marks = [(event["ts"], event["name"]) for event in events(timeline) if event["ph"] == "i"]
+    assert marks == [
+        (1_000_000, "denoise-1 joined"),
+        (2_000_000, "lost denoise-1: killed"),
+        (3_000_000, "denoise-1 is back"),
+        (4_000_000, "denoise-1 left"),
+    ]
 
 
 def test_an_empty_timeline_is_still_a_trace() -> None:
