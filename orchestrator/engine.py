@@ -4,8 +4,7 @@ receive -> settle -> admit -> step -> dispatch. It never polls; it waits on one 
 only: payloads pass through as references. The clock is an argument, so the same loop runs on Ray in real time and on
 fake lanes under a virtual clock.
 
-What goes wrong is met by its verdict: a lost lane is replaced and its order goes elsewhere, an absent store is waited
-for, a session whose payloads are gone goes back to what is durable of it, a bad or harmful input fails alone.
+Which lanes there are is the roster's affair, what becomes of a task that went wrong that of ``recovery``.
 """
 
 from __future__ import annotations
@@ -16,23 +15,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gamecraft_core.base.errors import (
-    BadInput,
-    Cancelled,
-    FramelaneError,
-    LaneLost,
-    OutOfMemory,
-    Poisoned,
-    StateLost,
-    StoreUnavailable,
-)
-from gamecraft_core.base.messages import PublishOrder, Receipt
+from gamecraft_core.base.errors import Cancelled, FramelaneError, LaneLost, Poisoned
+from gamecraft_core.base.messages import Receipt
 from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator.admission import Admissions, Refusal, Wait
 from orchestrator.board import Board
 from orchestrator.collecting import rare_collections
 from orchestrator.limits import Limits
 from orchestrator.ports import Keeper, Lane, Listener, Ref
+from orchestrator.recovery import Recovery, RunAborted
 from orchestrator.roster import Roster
 from orchestrator.scheduler import Dispatch, Scheduler
 from orchestrator.shard_book import Publication, ShardBook
@@ -48,12 +39,6 @@ class Settled:
     row: int
     session_id: str
     committed: bool
-
-
-class RunAborted(FramelaneError):
-    """The run cannot go on (no lane left for a stage, the store is away). Nothing committed is lost."""
-
-    verdict = "retry"
 
 
 class Engine:
@@ -86,6 +71,7 @@ class Engine:
         self._serving = False
         self._events: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self.roster = Roster(scheduler, keeper, limits, listeners, clock, self._events.put_nowait)
+        self._recovery = Recovery(board, scheduler, limits, listeners, clock, self._events.put_nowait)
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._out_of_time = False
@@ -146,7 +132,8 @@ class Engine:
             await self.roster.close()
             await self._cancel_running()
         if not finished and not self._stopping:
-            raise RunAborted(f"no lane is left for {self.scheduler.stranded()}", remedy="run the same command again")
+            stranded = self.scheduler.stranded() or "any task"
+            raise RunAborted(f"no lane is left for {stranded}", remedy="run the same command again")
         return finished
 
     async def _loop(self, source: Iterator[SessionSpec | Settled]) -> bool:
@@ -166,7 +153,9 @@ class Engine:
 
     def _expecting(self) -> bool:
         """Something is still to happen that can move the run on."""
-        if self._in_flight or self.scheduler.parked or self._awaiting_offers:
+        if self._in_flight or self.scheduler.parked:
+            return True
+        if self._awaiting_offers and not self.scheduler.stranded():
             return True
         unsaved = self.scheduler.waiting("decode") + self.scheduler.waiting("write")
         return self.roster.expecting and (not self._stopping or unsaved > 0)
@@ -248,25 +237,12 @@ class Engine:
 
     def _failed(self, dispatch: Dispatch, error: FramelaneError) -> None:
         self._in_flight -= 1
-        task, lane, now = dispatch.task, dispatch.lane, self._clock()
+        task, lane = dispatch.task, dispatch.lane
         if isinstance(error, LaneLost):
             self.roster.lost(lane, error)
         if self.scheduler.ended(task, lane, succeeded=False):
             self.roster.left(lane)
-        blamed, task.suspect = task.suspect, False
-        if task.dead:
-            return
-        match error:
-            case BadInput() | Poisoned() if task.is_sessions:
-                self._fail_session(task, error, now)
-            case StateLost():
-                self._rewind(task, error, now)
-            case StoreUnavailable():
-                self._wait_for_store(task, error, now)
-            case LaneLost():
-                self._try_elsewhere(task, error, now, blamed=blamed)
-            case _:
-                raise self._aborted(task, error) from error
+        self._recovery.meet(task, error)
 
     def _cancelled(self, session_id: str) -> None:
         waiting = self._admissions.withdraw(session_id)
@@ -306,59 +282,8 @@ class Engine:
         for listener in self._listeners:
             listener.finished(spec, error, now)
 
-    def _try_elsewhere(self, task: Task, error: LaneLost, now: float, *, blamed: bool) -> None:
-        """Only the order that was running is charged with the loss of its lane; what waited behind it is blameless."""
-        starved = isinstance(error, OutOfMemory)
-        what = "ran out of memory" if starved else "were lost"
-        task.losses[what] = task.losses.get(what, 0) + blamed
-        if task.losses[what] < (self._limits.max_out_of_memory if starved else self._limits.max_attempts):
-            self.scheduler.push([task])
-        elif task.is_sessions:
-            reason = f"{task.losses[what]} lanes {what} while they ran {task.kind} of chunk {task.index}: {error}"
-            self._fail_session(task, Poisoned(reason, remedy="see the lanes' logs"), now)
-        else:
-            raise self._aborted(task, error) from error
-
-    def _rewind(self, task: Task, error: StateLost, now: float) -> None:
-        if isinstance(task.order, PublishOrder) and task.order.fresh:
-            task.order, task.payloads = task.order.from_store(), ()
-            self.scheduler.push([task])
-        elif not task.is_sessions or task.session is None:
-            raise self._aborted(task, error) from error
-        elif task.session.rewinds >= self._limits.max_rewinds:
-            self._fail_session(task, Poisoned(f"its state was lost again and again: {error}"), now)
-        else:
-            log.warning("%s goes back to what is durable of it: %s", _whose(task), error)
-            self.scheduler.forget(task.session)
-            self.scheduler.push(self._board.rewind(task, now))
-
-    def _wait_for_store(self, task: Task, error: StoreUnavailable, now: float) -> None:
-        """Try again later. What cannot be stored holds back what comes before it: it still counts as unwritten."""
-        task.away_since = task.away_since if task.away_since is not None else now
-        task.retries += 1
-        if now - task.away_since >= self._limits.max_outage_seconds:
-            if task.kind != "encode":  # reading one session's input is that session's affair
-                raise self._aborted(task, error) from error
-            self._fail_session(task, Poisoned(f"its input could not be read in time: {error}"), now)
-            return
-        pause = self._limits.backoff(task.retries)
-        log.warning("%s of %s waits %.1f s for the store: %s", task.kind, _whose(task), pause, error)
-        for listener in self._listeners:
-            listener.store_away(task.stage, error, pause, now)
-        self.scheduler.park()
-        unpark = partial(self.scheduler.unpark, task)
-        asyncio.get_running_loop().call_later(pause, self._events.put_nowait, unpark)
-
     def _run_out_of_time(self) -> None:
         self._out_of_time = True
-
-    def _aborted(self, task: Task, error: FramelaneError) -> RunAborted:
-        return RunAborted(f"{task.kind} of {_whose(task)} failed: {error}", remedy=_remedy(error))
-
-    def _fail_session(self, task: Task, error: FramelaneError, now: float) -> None:
-        assert task.session is not None
-        self.scheduler.forget(task.session)
-        self.scheduler.push(self._board.fail(task, error, now))
 
     def _row_settled(self, row: int, session_id: str, ref: Ref | None, *, committed: bool) -> None:
         if self._shards is None:
@@ -375,13 +300,3 @@ class Engine:
         for running in self._running:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-
-
-def _whose(task: Task) -> str:
-    return task.session.spec.session_id if task.session else "a shard"
-
-
-def _remedy(error: FramelaneError) -> str:
-    if error.remedy:
-        return error.remedy
-    return "run the same command again: it resumes" if isinstance(error, StoreUnavailable) else ""

@@ -173,12 +173,12 @@ class Scheduler:
         return held + sum(1 for queue in fitting for _ in queue)
 
     def stranded(self) -> str:
-        """In words, what a ready task needs that no lane of the fleet offers (any more)."""
+        """In words, what a ready task needs that no lane of the fleet offers (any more); "" where all can be met."""
         for (stage, preset, degree), queue in self._queues.items():
             if any(queue) and not self.fleet.offers(queue.need):
                 degrees = f" at sequence-parallel degree {degree}" if degree else ""
                 return f"{stage}{degrees}{f' with preset {preset}' if preset else ''}"
-        return "any task"
+        return ""
 
     def held_back(self, stage: Stage) -> bool:
         """A limit stops this stage. Something must still be moving downstream, or the run would never go on."""

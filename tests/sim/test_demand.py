@@ -15,9 +15,10 @@ from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
 from orchestrator.demand import Pace
 from orchestrator.elastic import Elastic
-from orchestrator.engine import Engine, RunAborted
+from orchestrator.engine import Engine
 from orchestrator.limits import Limits
 from orchestrator.ports import Lane
+from orchestrator.recovery import RunAborted
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from orchestrator.simulation.arrivals import at_once

@@ -16,8 +16,9 @@ from gamecraft_core.base.messages import (
     TextOrder,
 )
 from gamecraft_core.base.spec import SessionSpec
-from orchestrator.engine import RunAborted, Settled
+from orchestrator.engine import Settled
 from orchestrator.limits import Limits
+from orchestrator.recovery import RunAborted
 from tests.fakes.sessions import session
 from tests.fakes.world import World, usual
 

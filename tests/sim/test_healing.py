@@ -29,9 +29,9 @@ from gamecraft_core.base.messages import (
     TextOrder,
     WriteOrder,
 )
-from orchestrator.engine import RunAborted
 from orchestrator.limits import Limits
 from orchestrator.ports import Lane
+from orchestrator.recovery import RunAborted
 from tests.fakes.lanes import FakeLane, restored
 from tests.fakes.sessions import session
 from tests.fakes.world import World, failing, usual

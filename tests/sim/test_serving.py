@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from gamecraft_core.base.errors import Cancelled, StateLost
+from gamecraft_core.base.errors import Cancelled, LaneLost, StateLost
 from gamecraft_core.base.messages import CommitOrder, DecodeOrder, DenoiseOrder, Order, RestoreOrder, WriteOrder
 from gamecraft_core.base.spec import ActionControl, SessionSpec
 from orchestrator.admission import Refusal, Wait
 from orchestrator.board import Board
 from orchestrator.engine import Engine
 from orchestrator.limits import Limits
+from orchestrator.recovery import RunAborted
 from orchestrator.scheduler import Scheduler
 from tests.fakes import virtual_time
 from tests.fakes.lanes import restored
@@ -211,3 +212,14 @@ def test_stop_leaves_open_sessions_to_the_next_start() -> None:
     assert served.run(play) is False
     assert served.audience.done == {}
     assert [order.index for order, _, _ in served.world.logged(WriteOrder)] == [0], "what is denoised is made durable"
+
+
+def test_a_service_without_a_lane_for_its_work_says_so_instead_of_waiting_for_ever() -> None:
+    served = Served(World(lambda order: LaneLost("gone") if isinstance(order, DenoiseOrder) else usual(order)))
+
+    async def play(engine: Engine) -> None:
+        engine.offer(played("a", controls=(W,)))
+        await asyncio.sleep(LONG)
+
+    with pytest.raises(RunAborted, match="no lane is left for denoise"):
+        served.run(play)
