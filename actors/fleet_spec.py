@@ -20,6 +20,12 @@ class Reservation(Strict):
     #: None takes the preset's runtime.threads. Another number may change the last bits of a result.
     threads: int | None = Field(default=None, ge=1, le=1024)
     depth: int = Field(default=2, ge=1, le=16, description="orders in flight at once")
+    accelerator: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="only on nodes of this Ray accelerator_type (H100)"
+    )
+    speed: float | None = Field(
+        default=None, gt=0.0, description="against others of the role; deadlines choose by it (default: sp_degree)"
+    )
     #: Longer than anything between two signs of life: a denoise step (a compilation included), a decode, an encoding.
     stall_seconds: float = Field(default=300.0, gt=0.0, le=86400.0, description="without progress it counts as hung")
 
@@ -162,8 +168,11 @@ class FleetSpec(Strict):
     @property
     def fixed(self) -> bool:
         """No lane joins because of demand; then the cluster need not be one that grows."""
-        lanes: list[LaneSpec | GroupSpec] = [self.text, self.encode, *self.denoise, self.decode, self.write]
-        return all(each.most == each.least for each in lanes)
+        return all(each.most == each.least for each in self.roles)
+
+    @property
+    def roles(self) -> tuple[LaneSpec | GroupSpec, ...]:
+        return (self.text, self.encode, *self.denoise, self.decode, self.write)
 
     def reserved(self, presets: int = 1) -> tuple[float, float]:
         """Ray CPUs and GPUs that the fleet reserves at the start: each lane but the writers once a preset."""

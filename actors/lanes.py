@@ -37,6 +37,7 @@ class ActorLane:
     actor: Any
     depth: int
     stall_seconds: float
+    speed: float | None = None
     sp_degree: int = 1
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
@@ -57,6 +58,7 @@ class GroupLane:
     ranks: tuple[Any, ...]
     depth: int
     stall_seconds: float
+    speed: float | None = None
     stage: Stage = "denoise"
 
     @property

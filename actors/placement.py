@@ -34,6 +34,9 @@ _THREADED = ("decode", "write")
 #: A placement group's bundle may not be empty.
 _LEAST_CPU = 0.01
 
+#: What Ray takes of a node's accelerator type for a process that asks for the type.
+_TOUCH = 0.001
+
 
 @dataclass
 class Standing:
@@ -53,8 +56,9 @@ class Standing:
     def lane(self) -> ActorLane | GroupLane:
         plan, spec = self.blueprint, self.blueprint.spec
         if plan.ranks > 1:
-            return GroupLane(plan.name, plan.preset or "", self.actors, spec.depth, spec.stall_seconds)
-        return ActorLane(plan.name, plan.stage, plan.preset, self.actors[0], spec.depth, spec.stall_seconds)
+            return GroupLane(plan.name, plan.preset or "", self.actors, spec.depth, spec.stall_seconds, spec.speed)
+        actor = self.actors[0]
+        return ActorLane(plan.name, plan.stage, plan.preset, actor, spec.depth, spec.stall_seconds, spec.speed)
 
 
 @dataclass(slots=True)
@@ -88,6 +92,8 @@ class Site:
         self._check_open()
         spec = blueprint.spec
         bundle = {"CPU": spec.num_cpus or _LEAST_CPU, **({"GPU": spec.num_gpus} if spec.num_gpus else {})}
+        if spec.accelerator is not None:
+            bundle[f"accelerator_type:{spec.accelerator}"] = _TOUCH
         place: PlacementGroup = placement_group(
             [bundle] * blueprint.ranks,
             strategy="PACK",
@@ -112,6 +118,8 @@ class Site:
             "max_task_retries": 0,
             "concurrency_groups": {WATCH: 1},
         }
+        if spec.accelerator is not None:
+            options["accelerator_type"] = spec.accelerator
         if self.identity is not None:
             options |= {"name": self.name(blueprint, rank), "lifetime": "detached"}
         if blueprint.stage in _THREADED:
@@ -138,7 +146,8 @@ class Site:
             async with asyncio.timeout(self.spec.room_seconds):
                 return await ready(answer, blueprint.name)
         except TimeoutError as error:
-            each = f"{blueprint.ranks} × {spec.num_cpus:g} CPU, {spec.num_gpus:g} GPU"
+            which = f" {spec.accelerator}" if spec.accelerator else ""
+            each = f"{blueprint.ranks} × {spec.num_cpus:g} CPU, {spec.num_gpus:g}{which} GPU"
             raise NoRoom(f"no room for {blueprint.name} ({each}) in {self.spec.room_seconds:g} s") from error
 
     def kill(self, actor: Any) -> None:

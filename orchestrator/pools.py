@@ -117,9 +117,8 @@ class Fleet:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots.values())
 
-    def join(self, lane: Lane, speed: float | None) -> None:
-        """``speed``: a hint, chunks a second against other lanes of its stage; by default the lane's SP degree."""
-        speed = float(lane.sp_degree) if speed is None else speed
+    def join(self, lane: Lane) -> None:
+        speed = float(lane.sp_degree) if lane.speed is None else lane.speed
         key = (lane.stage, lane.preset, lane.sp_degree, speed)
         if key not in self._pools:
             self._pools[key] = Pool(speed, self.room[lane.stage])

@@ -17,7 +17,8 @@ class Lane(Protocol):
     """One schedulable executor of a stage.
 
     ``preset`` None serves every preset. ``depth`` is the number of orders it takes at once: with two, the next one is
-    at hand when the first ends.
+    at hand when the first ends. ``speed`` is a hint, orders a second against other lanes of the stage, by which what
+    has a deadline chooses; None is the lane's sequence-parallel degree.
     """
 
     @property
@@ -30,6 +31,8 @@ class Lane(Protocol):
     def sp_degree(self) -> int: ...
     @property
     def depth(self) -> int: ...
+    @property
+    def speed(self) -> float | None: ...
 
     async def run(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Receipt, Ref]:
         """Carry out ``order``; raises a FramelaneError whose verdict says what becomes of the work."""

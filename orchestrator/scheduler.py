@@ -75,9 +75,9 @@ class Scheduler:
         if not task.dead:
             self.push([task])
 
-    def add_lane(self, lane: Lane, speed: float | None = None) -> None:
-        """``lane`` takes orders. ``speed`` is a hint (see ``Fleet.join``): what has a deadline goes to the fastest."""
-        self.fleet.join(lane, speed)
+    def add_lane(self, lane: Lane) -> None:
+        """``lane`` takes orders."""
+        self.fleet.join(lane)
 
     def drain_lane(self, lane: Lane) -> bool:
         """``lane`` takes no more orders; True when it holds none and is out, else it is out once all have ended."""

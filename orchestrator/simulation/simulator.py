@@ -283,7 +283,7 @@ class Simulation:
         server = self._servers.get(lane.name)
         if server is None or server.lane is not lane:
             server = self._servers[lane.name] = Server(lane)
-        self.scheduler.add_lane(lane, lane.speed)
+        self.scheduler.add_lane(lane)
         for at in lane.lost_at:
             if at > self.now:
                 self.at(at, self._broke, server, server.life)

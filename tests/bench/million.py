@@ -185,6 +185,7 @@ class FreeLane:
     preset: str | None = None
     sp_degree: int = 1
     depth: int = DEPTH
+    speed: float | None = None
 
     async def run(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Receipt, Ref]:
         started = time.time()

@@ -44,6 +44,7 @@ class FakeLane:
     preset: str | None = None
     sp_degree: int = 1
     depth: int = 2
+    speed: float | None = None
     log: list[tuple[Order, float, float]] = field(default_factory=list)
     restores: Restores = lambda order: []
     serial: bool = True

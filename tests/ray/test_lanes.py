@@ -31,7 +31,7 @@ from gamecraft_core.base.messages import (
 from gamecraft_core.base.spec import ActionControl, Start
 from jobs.config import resolve
 from tests.ray.runs import INPUTS, SMALL
-from tests.servers.cluster import RayCluster
+from tests.servers.cluster import ACCELERATOR, RayCluster
 
 pytestmark = pytest.mark.ray
 
@@ -43,7 +43,8 @@ class World:
 
     def __init__(self, root: Path, loop: asyncio.AbstractEventLoop) -> None:
         config = resolve("tiny-gamecraft", "laptop", SMALL)
-        spec = FleetSpec(name="test", denoise=(GroupSpec(sp_degree=2), GroupSpec()))
+        groups = (GroupSpec(sp_degree=2, accelerator=ACCELERATOR), GroupSpec(accelerator=ACCELERATOR, speed=3.0))
+        spec = FleetSpec(name="test", denoise=groups)
         self.loop = loop
         self.fleet = self.wait(fleet.start(spec, [config.preset], str(root), {}))
 
@@ -112,6 +113,14 @@ def test_a_chunk_passes_through_every_role(world: World) -> None:
     assert all(r.session_id == "s" and r.started <= r.ended and r.facts["memory_bytes"] > 0 for r in receipts)
     assert [a.ended <= b.started for a, b in pairwise(receipts)] == [True] * 5
     assert decoded.started < decoded.facts["decoded"] <= decoded.ended
+
+
+def test_lanes_are_placed_by_accelerator_and_told_how_fast_they_are(world: World) -> None:
+    assert [world.lane("denoise", degree).speed for degree in (1, 2)] == [3.0, None]
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    left = ray.available_resources()  # type: ignore[no-untyped-call]
+    name = f"accelerator_type:{ACCELERATOR}"
+    assert there[name] - left[name] == pytest.approx(0.003), "three ranks touch it"
 
 
 def test_two_orders_at_once_are_both_answered(world: World) -> None:

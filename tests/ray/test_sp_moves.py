@@ -56,6 +56,10 @@ class Baton:
     def depth(self) -> int:
         return self.lane.depth
 
+    @property
+    def speed(self) -> float | None:
+        return self.lane.speed
+
     async def run(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Receipt, Ref]:
         answer = await self.lane.run(order, payloads)
         engine = self.stopper.engine

@@ -17,6 +17,9 @@ import pytest
 
 NAMESPACE = "framelane-tests"
 
+#: The accelerator that the cluster says it has.
+ACCELERATOR = "EMULATED"
+
 _LOGICAL_CPUS = 8
 _OBJECT_STORE_BYTES = 512 << 20
 _GONE_TIMEOUT_S = 30.0
@@ -58,6 +61,7 @@ def local_cluster(root: Path, *, cpus: int = _LOGICAL_CPUS, gpus: int | None = N
             num_cpus=cpus,
             num_gpus=gpus,
             object_store_memory=_OBJECT_STORE_BYTES,
+            resources={f"accelerator_type:{ACCELERATOR}": 1},
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace=NAMESPACE,

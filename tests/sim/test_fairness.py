@@ -131,7 +131,7 @@ def test_a_chunk_is_due_when_the_one_before_stops_playing() -> None:
 def test_the_last_lane_wins_ties_and_only_those() -> None:
     fleet = Fleet()
     for name in ("x", "y", "z"):
-        fleet.join(lane(name), None)
+        fleet.join(lane(name))
     found = fleet.find(NEED, 9, fastest=False, last="y")  # type: ignore[arg-type]
     assert found is not None
     assert found.lane.name == "y"
@@ -147,7 +147,7 @@ def test_the_last_lane_wins_ties_and_only_those() -> None:
 def test_what_has_a_deadline_goes_to_the_fastest_of_the_free() -> None:
     fleet = Fleet()
     for name, degree, speed in (("slow", 1, None), ("four", 4, None), ("new", 1, 9.0)):
-        fleet.join(lane(name, sp_degree=degree), speed)
+        fleet.join(lane(name, sp_degree=degree, speed=speed))
 
     def goes_to(fastest: bool, last: str | None = None) -> str:
         found = fleet.find(NEED, 9, fastest=fastest, last=last)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ class Lane:
     sp_degree: int = 1
     depth: int = 2
     preset: str | None = None
+    speed: float | None = None
     draining: bool = False
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from actors.cluster import check_room
 from actors.fleet_spec import FleetSpec, GroupSpec
+from gamecraft_core.base.errors import UsageError
 from jobs.config import fleet_names, load_fleet
 
 
@@ -93,3 +95,11 @@ def test_a_fleet_starts_with_its_least_and_says_whether_it_grows() -> None:
 @pytest.mark.parametrize("degree", [1, 2, 3, 5, 8, 24])
 def test_any_degree_is_legal(degree: int) -> None:
     assert GroupSpec(sp_degree=degree, groups=2).ranks == 2 * degree
+
+
+def test_a_fleet_for_accelerators_that_are_not_there_is_refused_before_it_waits() -> None:
+    spec = FleetSpec(name="mixed", denoise=(GroupSpec(accelerator="A100"), GroupSpec(accelerator="H100", sp_degree=2)))
+    there = {"CPU": 64.0, "accelerator_type:A100": 1.0}
+    with pytest.raises(UsageError, match="wants H100, the cluster has A100"):
+        check_room(spec, 1, there)
+    check_room(spec, 1, there | {"accelerator_type:H100": 1.0})
