@@ -101,9 +101,9 @@ def check_room(spec: FleetSpec, presets: int, resources: dict[str, float]) -> No
                 remedy="choose a smaller fleet, or reserve less with --set fleet....",
             )
     types = {name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")}
-    for wanted in {role.accelerator for role in spec.roles if role.accelerator} - types:
+    for accelerator in {role.accelerator for role in spec.roles if role.accelerator} - types:
         raise UsageError(
-            f"fleet {spec.name} wants {wanted}, the cluster has {', '.join(sorted(types)) or 'no accelerator'}",
+            f"fleet {spec.name} wants {accelerator}, the cluster has {', '.join(sorted(types)) or 'no accelerator'}",
             field="fleet",
             remedy="name an accelerator_type that a node of the cluster has",
         )
