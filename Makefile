@@ -17,7 +17,10 @@ FAULTS ?= 200
 SEED ?= 1
 OUT ?= out/chaos
 
-.PHONY: help setup demo test chaos parity check bench clean
+# The service's port: make serve PORT=8000
+PORT ?= 8000
+
+.PHONY: help setup demo serve test chaos parity check bench clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +30,9 @@ setup: $(VENV)/.dev-installed ## create .venv with everything that development n
 demo: $(VENV)/.installed ## run the main job on the embedded sample manifest, into out/demo
 	rm -rf out/demo
 	$(BIN)/python -m jobs.synthesize --preset tiny-gamecraft --manifest jobs/demo/manifest.jsonl --out out/demo --fleet demo
+
+serve: $(VENV)/.installed ## serve the page and the API on this machine (PORT), sessions kept in out/serve
+	$(BIN)/python -m jobs.serve --preset tiny-gamecraft --out out/serve --port $(PORT)
 
 test: setup ## run every test this machine can run
 	bash tests/system_packages.sh

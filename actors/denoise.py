@@ -106,6 +106,7 @@ class DenoiseRank(Role):
         """Rank 0 returns the chunk's new latents, every other rank None."""
 
         def on_step(step: int, _: object) -> None:
+            self._step = (order.session_id, order.index, step, order.steps)
             self.moved(f"{called(order)}: step {step} of {order.steps}")
 
         def work() -> tuple[FloatArray | None, dict[str, Any]]:

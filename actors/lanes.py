@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from actors.role import is_out_of_memory
+from actors.role import WATCH, is_out_of_memory
 from actors.watch import watched
 from gamecraft_core.base.errors import FramelaneError, LaneHung, LaneLost, OutOfMemory, Poisoned, StateLost
 from gamecraft_core.base.messages import Order, Receipt, Stage
@@ -47,6 +47,10 @@ class ActorLane:
         except LaneLost as error:
             _give_up(self.name, error, [self.actor])
             raise
+
+    async def progress(self) -> tuple[str, int, int, int] | None:
+        """See ``Role.progress``."""
+        return await _progress(self.actor, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ class GroupLane:
         error = kind(f"{self.name}: " + "; ".join(dict.fromkeys(each.message for each in lost)))
         _give_up(self.name, error, self.ranks)
         raise error from lost[0]
+
+    async def progress(self) -> tuple[str, int, int, int] | None:
+        """That of the first rank: they go in step."""
+        return await _progress(self.ranks[0], self.name)
 
     async def _errors(self, waiting: list[asyncio.Task[Receipt]]) -> list[FramelaneError]:
         """What went wrong with the order: nothing, what every rank says of it, or how the group was lost."""
@@ -131,6 +139,14 @@ async def _answer(receipt: Awaitable[Receipt | FramelaneError], actor: Any, stal
     if isinstance(answer, FramelaneError):
         raise answer
     return answer
+
+
+async def _progress(actor: Any, who: str) -> tuple[str, int, int, int] | None:
+    try:
+        step: tuple[str, int, int, int] | None = await actor.progress.options(concurrency_group=WATCH).remote()
+    except RayError as error:
+        raise verdict(error, who) from error
+    return step
 
 
 def verdict(error: RayError, who: str) -> FramelaneError:

@@ -3,8 +3,8 @@
 An actor class here is a plain class; ``actors.placement`` turns it into a Ray actor. It imports torch and
 loads its models in its first call (``warm`` or ``join``), so that whoever only starts a fleet stays light and what a
 lane could not start for comes back as the error it is. Methods are synchronous and run one at a time: when the
-answer to ``serve`` arrives, everything ordered before it is done. ``pulse`` and ``presence`` are asked for in a
-concurrency group of their own, WATCH, and answer while an order runs.
+answer to ``serve`` arrives, everything ordered before it is done. ``pulse``, ``presence`` and ``progress`` are
+asked for in a concurrency group of their own, WATCH, and answer while an order runs.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Role:
         self._counting = threading.Lock()
         self._moves = self._begun = self._ended = 0
         self._doing = "nothing yet"
+        self._step: tuple[str, int, int, int] | None = None
 
     def ping(self) -> dict[str, Any]:
         """Alive, and who: process id and memory in bytes."""
@@ -74,6 +75,10 @@ class Role:
         return Presence(
             self._lane, os.getpid(), self._generation, self._owner, self._begun, self._ended, dict(self._facts)
         )
+
+    def progress(self) -> tuple[str, int, int, int] | None:
+        """Of a role that works in steps: session, chunk, step, steps of the order under way; asked for in WATCH."""
+        return self._step
 
     def drain(self) -> None:
         """Refuse what comes from now on; asked for in WATCH, what waits for its turn too."""
@@ -120,6 +125,7 @@ class Role:
 
     def left(self, order: Order) -> None:
         """``order`` is over, well or not."""
+        self._step = None
         with self._counting:
             self._ended += 1
         self.moved(f"ended {called(order)}")

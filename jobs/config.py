@@ -21,6 +21,7 @@ from gamecraft_core.base.preset import Preset, Strict
 from gamecraft_core.base.redact import redact
 from jobs.overrides import apply_sets, explain, nearest
 from orchestrator.limits import Limits
+from orchestrator.live.limits import ServiceLimits
 from orchestrator.manifest.rows import check_preset
 
 PRESETS = Path(__file__).resolve().parent / "presets"
@@ -71,6 +72,7 @@ class RunConfig(Strict):
     other_presets: tuple[Preset, ...] = ()
     fleet: FleetSpec
     limits: Limits = Limits()
+    service: ServiceLimits = ServiceLimits()
     store: StoreOptions = StoreOptions()
     output: OutputOptions = OutputOptions()
 

@@ -33,12 +33,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_run_options(made: argparse.ArgumentParser) -> None:
-    """Options that every job on a fleet takes."""
-    made.add_argument("--fleet", default="laptop", help="a built-in fleet's name, or a fleet's YAML file")
-    made.add_argument("--address", help="an existing Ray cluster (default: RAY_ADDRESS, else a local one on demand)")
+    """Options that every job that runs to an end takes."""
+    add_fleet_options(made)
     made.add_argument(
         "--metrics-port", type=port, default=9108, metavar="N", help="Prometheus port; 0 takes a free one"
     )
+
+
+def add_fleet_options(made: argparse.ArgumentParser) -> None:
+    """Options of everything that runs on a fleet."""
+    made.add_argument("--fleet", default="laptop", help="a built-in fleet's name, or a fleet's YAML file")
+    made.add_argument("--address", help="an existing Ray cluster (default: RAY_ADDRESS, else a local one on demand)")
     made.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a setting; repeatable")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from jobs.config import RunConfig
 from jobs.finish import Report
 from jobs.metrics_server import serve_metrics
 from jobs.progress import Progress
-from orchestrator.board import Board
+from orchestrator.board import Board, ProvenanceOf
 from orchestrator.demand import Pace
 from orchestrator.elastic import Elastic
 from orchestrator.engine import Engine, Settled
@@ -36,11 +36,13 @@ log = logging.getLogger("framelane.run")
 class Stopper:
     """The first SIGTERM or SIGINT ends the run in order, whatever it is doing; the second interrupts it.
 
-    While the fleet starts there is nothing to finish, so the work is cancelled; once there is an engine it is stopped.
+    While the fleet starts there is nothing to finish, so the work is cancelled; once there is an engine it is stopped,
+    after whatever comes ``first``.
     """
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
+        self.first: Callable[[], None] = lambda: None
         self._work = asyncio.current_task()
 
     def listen(self) -> None:
@@ -59,9 +61,27 @@ class Stopper:
         log.warning("%s: finishing what runs; a second one ends at once", number.name)
         self.hand_back()
         if self.engine is not None:
+            self.first()
             self.engine.stop()
         elif self._work is not None:
             self._work.cancel()
+
+
+def provenance_from(facts: Mapping[str, Mapping[str, str]]) -> ProvenanceOf:
+    """What rows say of where their pixels come from; ``facts`` are each preset's weights and hardware."""
+
+    def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
+        return Provenance(
+            preset=spec.preset,
+            code_version=code_version(),
+            steps=spec.steps,
+            guidance=spec.guidance,
+            shift=spec.shift,
+            sp_degree=sp_degree,
+            **facts[spec.preset],
+        )
+
+    return provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +131,9 @@ class Work:
         Without a ``yard`` the lanes are those that there are.
         """
         limits, output = self.config.limits, self.config.output
-
-        def provenance(spec: SessionSpec, sp_degree: int) -> Provenance:
-            return Provenance(
-                preset=spec.preset,
-                code_version=code_version(),
-                steps=spec.steps,
-                guidance=spec.guidance,
-                shift=spec.shift,
-                sp_degree=sp_degree,
-                **facts[spec.preset],
-            )
-
-        board = Board(limits, provenance, keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves)
+        board = Board(
+            limits, provenance_from(facts), keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves
+        )
         scheduler = Scheduler(limits, board.census)
         counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
         metrics = Metrics(counts, scheduler.waiting, time.time())

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gamecraft_core.base.spec import Control, SessionSpec
+from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from orchestrator.census import Census
 from orchestrator.limits import Limits
 
@@ -66,18 +66,24 @@ class Admissions:
     def __len__(self) -> int:
         return len(self._queued)
 
-    def offer(self, spec: SessionSpec) -> Wait | Refusal | None:
-        """None when ``spec`` may come in now, and so is not queued."""
-        reason = self._obstacle(spec.tenant)
+    def room(self, tenant: str, priority: Priority) -> Wait | Refusal | None:
+        """What ``offer`` would answer to such a session; nothing changes."""
+        reason = self._obstacle(tenant)
         if reason is None:
             return None
-        ahead = self._length["interactive"] + (self._length["batch"] if spec.priority == "batch" else 0)
         if len(self._queued) >= self._limits.max_queued:
             return Refusal("queue", len(self._queued) + 1)
-        self._queued[spec.session_id] = spec
-        self._length[spec.priority] += 1
-        self._lobbies[spec.priority].add(spec)
+        ahead = self._length["interactive"] + (self._length["batch"] if priority == "batch" else 0)
         return Wait(reason, ahead + 1)
+
+    def offer(self, spec: SessionSpec) -> Wait | Refusal | None:
+        """None when ``spec`` may come in now, and so is not queued."""
+        answer = self.room(spec.tenant, spec.priority)
+        if isinstance(answer, Wait):
+            self._queued[spec.session_id] = spec
+            self._length[spec.priority] += 1
+            self._lobbies[spec.priority].add(spec)
+        return answer
 
     def withdraw(self, session_id: str) -> SessionSpec | None:
         """It waits no more; None when it did not."""

@@ -17,7 +17,7 @@ from functools import partial
 
 from gamecraft_core.base.errors import Cancelled, FramelaneError, LaneLost, Poisoned
 from gamecraft_core.base.messages import Receipt
-from gamecraft_core.base.spec import Control, SessionSpec
+from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from orchestrator.admission import Admissions, Refusal, Wait
 from orchestrator.board import Board
 from orchestrator.collecting import rare_collections
@@ -96,6 +96,10 @@ class Engine:
     def cancel(self, session_id: str) -> None:
         """Nobody wants the session any more: what it holds is let go, what lanes still answer for it is ignored."""
         self._events.put_nowait(partial(self._cancelled, session_id))
+
+    def room(self, tenant: str, priority: Priority) -> Wait | Refusal | None:
+        """What ``offer`` would answer to such a session."""
+        return self._admissions.room(tenant, priority)
 
     def offer(self, spec: SessionSpec, staged: tuple[str, ...] = ()) -> Wait | Refusal | None:
         """``spec`` asks to come in. None: it is in; else it waits in the queue, or is refused, for the reason given.

@@ -16,6 +16,7 @@ radosgw radosgw the real S3 server
 ceph-mon ceph-mon the real S3 server
 ceph-osd ceph-osd the real S3 server
 ceph ceph-common the real S3 server
+chromium chromium the page in a real browser
 TABLE
 }
 

@@ -140,10 +140,10 @@ def resumable(keys: Sequence[str], degrees: Collection[int] | None) -> tuple[str
     by_degree: dict[int, tuple[str, ...]] = {
         degree: tuple(key for key, name in named if name.sp_degree == degree) for degree in degrees
     }
-    return max(by_degree.values(), key=lambda own: (_reach(own), own), default=())
+    return max(by_degree.values(), key=lambda own: (reach(own), own), default=())
 
 
-def _reach(keys: Iterable[str]) -> int:
+def reach(keys: Iterable[str]) -> int:
     """How many chunks from the first are there."""
     there = {name.chunk for key in keys if (name := layout.parse_chunk_key(key)) is not None}
     return next(count for count in range(len(there) + 1) if count not in there)

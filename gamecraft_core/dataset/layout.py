@@ -22,7 +22,11 @@ LATENTS = "latents"
 COMMITS = "_commits"
 STAGING = "_staging"
 FAILURES = "_failures"
+#: What a service has promised its callers, and what they have sent it.
+SESSIONS = "_sessions"
+INPUTS = "_inputs"
 
+_PROMISE_KEY = re.compile(rf"{SESSIONS}/([^/]+)/([^/]+)/(request|controls-(\d{{6}})|finish|cancel)\.json")
 _CHUNK_KEY = re.compile(rf"{STAGING}/([^/]+)/(\d{{6}})\.sp(\d+)\.[0-9a-f]{{12}}\.safetensors")
 
 
@@ -72,3 +76,39 @@ def latents_folder(session_id: str) -> str:
 
 def latents_key(session_id: str, index: int, sha256: str) -> str:
     return f"{latents_folder(session_id)}/{index:06d}.{sha256[:12]}.f32"
+
+
+def promises_folder(tenant: str, session_id: str = "") -> str:
+    """Of one session, or of all of a tenant's."""
+    folder = f"{SESSIONS}/{check_id(tenant)}"
+    return f"{folder}/{check_id(session_id)}" if session_id else folder
+
+
+def promise_key(tenant: str, session_id: str, what: str) -> str:
+    """``what``: request, finish, cancel, or ``controls_from`` a chunk."""
+    return f"{promises_folder(tenant, session_id)}/{what}.json"
+
+
+def controls_from(index: int) -> str:
+    """Names the controls that were accepted for chunk ``index`` and those after it."""
+    return f"controls-{index:06d}"
+
+
+class PromiseKey(NamedTuple):
+    """What the name of a promise says; ``first`` is the chunk that controls begin with."""
+
+    tenant: str
+    session_id: str
+    what: str
+    first: int
+
+
+def parse_promise_key(key: str) -> PromiseKey | None:
+    """The inverse of ``promise_key``; None for a name that it never makes."""
+    match = _PROMISE_KEY.fullmatch(key)
+    return PromiseKey(match[1], match[2], match[3], int(match[4] or 0)) if match else None
+
+
+def input_key(sha256: str, ending: str) -> str:
+    """What a caller sent along, under its content."""
+    return f"{INPUTS}/{sha256}{ending}"

@@ -109,6 +109,14 @@ def init_length(data: bytes) -> int:
     return starts[0]
 
 
+def codec_of(init: bytes) -> str:
+    """The H.264 codec of an init segment as players name it (RFC 6381): ``avc1.PPCCLL``."""
+    at = init.find(b"avcC")
+    if at < 0 or len(init) < at + 8:
+        raise ValueError("the init segment describes no H.264 stream")
+    return f"avc1.{init[at + 5 : at + 8].hex()}"
+
+
 def join(fragments: Iterable[Fragment | bytes]) -> bytes:
     """The session's MP4: one init segment, then every chunk's media segment in the order given."""
     init: bytes | None = None

@@ -1,0 +1,244 @@
+"""The service put together: fleet, engine, sessions and web server, in one process on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from prometheus_client import generate_latest
+
+from gamecraft_core.base import logs
+from gamecraft_core.base.access import Access
+from gamecraft_core.base.errors import UsageError
+from gamecraft_core.base.messages import STAGES, Stage
+from gamecraft_core.base.store import Store, open_store, scheme_of
+from gamecraft_core.base.version import code_version
+from gamecraft_core.dataset import claim
+from jobs.config import RunConfig, identity, public, with_endpoint
+from jobs.work import Stopper, provenance_from
+from orchestrator.board import Board
+from orchestrator.demand import Pace
+from orchestrator.elastic import Elastic
+from orchestrator.engine import Engine
+from orchestrator.http.app import build
+from orchestrator.http.gate import Rules, read_tokens
+from orchestrator.live.desk import Desk
+from orchestrator.live.registry import Fetch, Registry
+from orchestrator.live.service import LocalService
+from orchestrator.live.steps import Steps
+from orchestrator.metrics import Metrics
+from orchestrator.ports import Keeper, Lane, Yard
+from orchestrator.scheduler import Scheduler
+
+log = logging.getLogger("framelane.serve")
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: Of one message on a WebSocket: a control, at most a camera path's rows.
+_MAX_MESSAGE_BYTES = 4 << 20
+#: How long a client may take to hear that the service ends.
+_GOODBYE_S = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the service listens, and who may come: ``tokens`` is a file's path."""
+
+    host: str
+    port: int
+    tokens: str | None = None
+    origins: tuple[str, ...] = ()
+
+    def rules(self) -> Rules:
+        """Tokens are needed wherever others than this machine's users can come."""
+        local = _is_local(self.host)
+        if self.tokens is None and not local:
+            raise UsageError(
+                f"{self.host} can be reached by others",
+                field="tokens",
+                remedy="give --tokens FILE with TENANT TOKEN lines",
+            )
+        hosts = frozenset(_LOOPBACK) if local and self.tokens is None else frozenset[str]()
+        return Rules(_tokens(self.tokens) if self.tokens else None, hosts, frozenset(self.origins))
+
+
+def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int:
+    """Serve until told to stop; the exit status."""
+    logs.setup()
+    rules = place.rules()
+    config = with_endpoint(config, os.environ)
+    store = _output(config, out)
+    with _listening(place) as listener:
+        asyncio.run(_on_cluster(config, store, rules, listener, address))
+    return 0
+
+
+async def _on_cluster(
+    config: RunConfig, store: Store, rules: Rules, listener: socket.socket, address: str | None
+) -> None:
+    from actors import fleet
+    from actors.cluster import connected
+
+    presets = list(config.presets.values())
+    with connected(config.fleet, len(presets), address):
+        stopper = Stopper()
+        stopper.listen()
+        running = Running(config, store, rules, _fragment_bytes)
+        web = asyncio.create_task(running.listen(listener))
+        try:
+            started = await fleet.start(config.fleet, presets, store.root, config.store.model_dump())
+            try:
+                await running.on_lanes(started.lanes, started.facts, started, started, stopper, web)
+            finally:
+                started.close()
+        except asyncio.CancelledError:
+            log.info("stopped before the lanes were warm")
+        finally:
+            stopper.hand_back()
+            running.server.should_exit = True
+            await web
+
+
+async def _fragment_bytes(ref: Any) -> bytes:
+    """A fragment is small, and read where players are: it comes to this node."""
+    fragment = await ref
+    data: bytes = fragment.data
+    return data
+
+
+class Running:
+    """One process's service: its web server, and once there are lanes its engine."""
+
+    def __init__(self, config: RunConfig, store: Store, rules: Rules, fetch: Fetch) -> None:
+        self._config = config
+        self._registry = Registry(config.service, fetch, time.time)
+        self._metrics: Metrics | None = None
+        options = config.store.model_dump()
+        desk = Desk(config.presets, config.preset.name, store, options)
+        self.service = LocalService(
+            self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured
+        )
+        self.server = QuietServer(
+            uvicorn.Config(
+                build(self.service, rules),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="websockets-sansio",
+                ws_max_size=_MAX_MESSAGE_BYTES,
+                timeout_graceful_shutdown=_GOODBYE_S,
+            )
+        )
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Answer on ``listener`` until the server is told to end."""
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        await self.server.serve(sockets=[listener])
+
+    async def on_lanes(
+        self,
+        lanes: Sequence[Lane],
+        facts: Any,
+        keeper: Keeper,
+        yard: Yard,
+        stopper: Stopper,
+        web: asyncio.Task[None],
+    ) -> None:
+        """Serve on ``lanes`` until the engine is stopped or fails."""
+        limits, output = self._config.limits, self._config.output
+        board = Board(limits, provenance_from(facts), keep_latents=output.keep_latents)
+        scheduler = Scheduler(limits, board.census)
+        counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
+        self._metrics = Metrics(counts, scheduler.waiting, time.time())
+        steps = Steps(self._registry, self._config.service.progress_seconds)
+        pace = Pace(**self._config.fleet.elastic.model_dump())
+        elastic = Elastic(yard, scheduler, limits, pace, time.time)
+        listeners = [self._metrics, self._registry, steps, elastic]
+        self.engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
+        for lane in lanes:
+            steps.lane_joined(lane, time.time())
+        await self.service.begin(self.engine)
+        stopper.engine, stopper.first = self.engine, self.service.drain
+        engine, asking = asyncio.create_task(self.engine.serve()), asyncio.create_task(steps.run())
+        log.info("ready: %s", self.url)
+        try:
+            async with elastic.beside(self.engine):
+                await asyncio.wait({engine, web}, return_when=asyncio.FIRST_COMPLETED)
+                if not engine.done():
+                    self.service.drain()
+                    self.engine.stop()
+                await engine
+        finally:
+            self.service.drain()
+            for each in (engine, asking):
+                each.cancel()
+                with suppress(asyncio.CancelledError):
+                    await each
+
+    def _measured(self) -> bytes:
+        return generate_latest(self._metrics.registry) if self._metrics else b""
+
+
+class QuietServer(uvicorn.Server):
+    """Leaves signals to the service, which ends in its own order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _output(config: RunConfig, out: str) -> Store:
+    """The output, claimed for this service: sessions of other settings are not taken up."""
+    if scheme_of(out) == "memory":
+        raise UsageError("memory:// does not outlive its process", field="out", remedy="give a folder or an s3:// URI")
+    options = config.store.model_dump()
+    Access.of(options).check(out, "out")
+    store = open_store(out, options)
+    what = {"service": 1, **identity(config)}
+    record = {"run_id": "service", "status": "running", "identity": what, "config": public(config)}
+    claim.claim(store, {**record, "code_version": code_version()})
+    return store
+
+
+@contextmanager
+def _listening(place: Place) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
+        listener = socket.create_server((place.host, place.port), family=family, backlog=1024)
+    except OSError as error:
+        reason = f"cannot listen on {place.host} port {place.port}: {error.strerror or error}"
+        raise UsageError(reason, field="port", remedy="choose another, or 0 for a free one") from error
+    with listener:
+        yield listener
+
+
+def _is_local(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tokens(path: str) -> dict[str, str]:
+    try:
+        tokens = read_tokens(Path(path).read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", field="tokens", remedy="check the path") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}", field="tokens", remedy="write lines of TENANT TOKEN") from error
+    if not tokens:
+        raise UsageError(f"{path} names nobody", field="tokens", remedy="write lines of TENANT TOKEN")
+    return tokens

@@ -1,0 +1,77 @@
+"""The web application: routes on a service, behind the gate. A plain ASGI app, for any server that takes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from gamecraft_core.base.version import VERSION
+from orchestrator.http import sessions, videos
+from orchestrator.http.answers import answers, install, problem
+from orchestrator.http.gate import Gate, Rules
+from orchestrator.live.port import Service
+
+_PAGE = Path(__file__).with_name("page")
+
+#: The page loads nothing from elsewhere, and nobody frames it.
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+def build(service: Service, rules: Rules) -> ASGIApp:
+    """The app; whatever it is asked goes through ``rules`` first."""
+    app = FastAPI(
+        title="Framelane",
+        version=VERSION,
+        summary="Walk through a world while it is made, chunk by chunk.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    install(app)
+    app.include_router(sessions.routes(service))
+    app.include_router(videos.routes(service))
+    app.include_router(_health(service))
+    app.mount("/page", StaticFiles(directory=_PAGE), name="page")
+    gated: ASGIApp = Gate(app, rules)
+    if rules.origins:
+        gated = CORSMiddleware(
+            gated,
+            allow_origins=sorted(rules.origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+            expose_headers=["Location", "Retry-After"],
+        )
+    return gated
+
+
+def _health(service: Service) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz", summary="The process answers")
+    async def healthz() -> dict[str, Any]:
+        return {"status": "alive"}
+
+    @router.get("/readyz", summary="The lanes are warm", responses=answers(503))
+    async def readyz() -> JSONResponse:
+        state = service.state()
+        if state == "ready":
+            return JSONResponse({"status": "ready"})
+        return problem(503, "not_ready", f"the service is {state}", remedy="come again", retry_after=1.0)
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def metrics() -> Response:
+        return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
+
+    return router

@@ -1,0 +1,109 @@
+"""Bodies of requests: JSON, or a form with a file; and what the API's description says of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from orchestrator.live.port import Refused, Upload
+
+_STARTS: tuple[Literal["image", "video"], ...] = ("image", "video")
+_MAX_FIELDS = 40
+
+#: One control as callers write it; see ``orchestrator.manifest.actions`` for the shorthand.
+Actions = str | list[dict[str, Any]]
+
+
+class SessionRequest(BaseModel):
+    """A new session. What is left out is the preset's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image: str | None = Field(None, description="to start from: a URI, or data:image/png;base64,…; or upload it")
+    video: str | None = Field(None, description="to start from instead: its last frames are the history")
+    prompt: str = Field(description="what the world looks like")
+    negative_prompt: str | None = None
+    actions: Actions | None = Field(None, description='controls to begin with: "w*3 left_rot:1.5", or a list')
+    preset: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    shift: float | None = None
+    height: int | None = None
+    width: int | None = None
+    chunk_frames: int | None = None
+
+
+class ControlsRequest(BaseModel):
+    """What to do next, one control a chunk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    actions: Actions = Field(
+        description='"w:0.2*3 w+left_rot:1.5", or a list of {"action", "speed"}, {"keys", "mouse"} and {"poses"}; '
+        "poses: a URI, or the rows themselves as text"
+    )
+    at: int | None = Field(None, ge=0, description="the chunk that the first is meant for: makes a repetition harmless")
+
+
+def description(model: type[BaseModel], file: str) -> dict[str, Any]:
+    """For the API's description: ``model`` as JSON, or as a form whose field ``file`` is an upload."""
+    schema = model.model_json_schema()
+    form = {**schema, "properties": {**schema["properties"], file: {"type": "string", "format": "binary"}}}
+    content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def asked(
+    request: Request, files: Mapping[str, Literal["image", "video"]]
+) -> tuple[dict[str, Any], Upload | None]:
+    """The fields of a request and the file that came along; ``files`` names the fields that may be one."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        return await _form(request, files)
+    try:
+        cells = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"the body is not JSON: {error}", field="body", remedy="send JSON or a form") from error
+    if not isinstance(cells, dict):
+        raise Refused("the body is not an object", field="body", remedy='send {"prompt": …}')
+    upload = None
+    for name, what in files.items():
+        if isinstance(value := cells.get(name), str) and value.startswith("data:"):
+            upload = Upload(what, _inline(value, name))
+            del cells[name]
+    return cells, upload
+
+
+async def _form(
+    request: Request, files: Mapping[str, Literal["image", "video"]]
+) -> tuple[dict[str, Any], Upload | None]:
+    cells: dict[str, Any] = {}
+    upload = None
+    async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+        for name, value in form.multi_items():
+            if not isinstance(value, UploadFile):
+                cells[name] = value
+            elif name in files:
+                upload = Upload(files[name], await value.read())
+            else:
+                remedy = f"name the file {' or '.join(files)}"
+                raise Refused("a file is not expected here", field=name, remedy=remedy)
+    return cells, upload
+
+
+def _inline(value: str, field: str) -> bytes:
+    head, comma, data = value.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise Refused("not a base64 data URI", field=field, remedy="send data:image/png;base64,…")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(f"not base64: {error}", field=field, remedy="encode the file again") from error

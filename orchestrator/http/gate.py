@@ -1,0 +1,136 @@
+"""The gate before every route: who may come in, from where, and how much they may send.
+
+Invariants: a page of another origin reaches nothing unless that origin was named (browsers send ``Origin`` with every
+WebSocket and every changing request, so no cookie or open port on this machine can be misused); a body that is too
+long is cut off while it comes; where tokens are in force nothing but health, the page and its API description is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http.cookies import SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gamecraft_core.base.ids import check_id
+from orchestrator.http.answers import problem
+
+#: Holds a browser's token: scripts cannot add a header to a WebSocket or to a video's address.
+COOKIE = "framelane_token"
+#: Who comes without a token where none is needed.
+ANYBODY = "default"
+
+_OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/docs")
+_PAGE = "/page/"
+
+
+def digest(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``tokens``: tenants by their token's digest, None where none is needed. ``hosts``: names it answers to, if any.
+
+    ``origins``: of pages elsewhere that may use it.
+    """
+
+    tokens: Mapping[str, str] | None = None
+    hosts: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    max_body_bytes: int = 64 << 20
+    _open: frozenset[str] = field(default=frozenset(_OPEN))
+
+    def tenant(self, headers: Headers) -> str | None:
+        """Who asks; None where that is not known."""
+        if self.tokens is None:
+            return ANYBODY
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            cookies = SimpleCookie(headers.get("cookie", ""))
+            token = cookies[COOKIE].value if COOKIE in cookies else ""
+        return self.tokens.get(digest(token.strip())) if token else None
+
+    def is_open(self, path: str) -> bool:
+        return path in self._open or path.startswith(_PAGE)
+
+    def from_elsewhere(self, headers: Headers) -> bool:
+        """A page of an origin that was not named asks."""
+        origin = headers.get("origin")
+        if origin is None or origin in self.origins:
+            return False
+        return urlsplit(origin).netloc != headers.get("host", "")
+
+
+def read_tokens(lines: Iterable[str]) -> dict[str, str]:
+    """Tenants by their token's digest, from lines of ``TENANT TOKEN``; empty lines and those after # do not count."""
+    tokens: dict[str, str] = {}
+    for line in lines:
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2:
+            raise ValueError("a line is not TENANT TOKEN")
+        tokens[digest(words[1])] = check_id(words[0], "tenant")
+    return tokens
+
+
+class Gate:
+    """ASGI middleware that holds ``rules``, and leaves the tenant in the scope."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, self._counted(receive) if scope["type"] == "http" else receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        rules = self._rules
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if rules.hosts and host not in rules.hosts:
+            return problem(403, "forbidden", f"this service does not answer to {host[:80]!r}", remedy="use its address")
+        if rules.from_elsewhere(headers):
+            remedy = "let the operator name the page's origin (--origin)"
+            return problem(403, "forbidden", "a page of another origin asks", remedy=remedy)
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > rules.max_body_bytes:
+            return _too_long(rules.max_body_bytes)
+        tenant = rules.tenant(headers)
+        if tenant is None and not rules.is_open(scope["path"]):
+            answer = problem(401, "unauthorized", "there is no token, or it is not known", remedy="send Bearer TOKEN")
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            return answer
+        scope["tenant"] = tenant or ANYBODY
+        return None
+
+    def _counted(self, receive: Receive) -> Receive:
+        most, come = self._rules.max_body_bytes, 0
+
+        async def counted() -> Message:
+            nonlocal come
+            message = await receive()
+            come += len(message.get("body", b""))
+            if come > most:
+                raise HTTPException(413, f"the body is longer than {most} bytes")
+            return message
+
+        return counted
+
+
+def _too_long(most: int) -> ASGIApp:
+    return problem(413, "too_large", f"the body is longer than {most} bytes", remedy="send a smaller file")

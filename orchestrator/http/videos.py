@@ -1,0 +1,147 @@
+"""``/v1/videos`` in the shape that the field's clients know: create, poll, fetch the content.
+
+A video is a session that gets no more controls than it has when it begins: by default it walks on for ``seconds``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from orchestrator.http import downloads
+from orchestrator.http.answers import answers
+from orchestrator.http.bodies import Actions, asked, description
+from orchestrator.http.sessions import tenant
+from orchestrator.live.port import Conflict, Refused, Service
+from orchestrator.manifest.fields import as_number, shown
+
+_STATUS = {
+    "queued": "queued",
+    "running": "in_progress",
+    "resting": "in_progress",
+    "committed": "completed",
+    "failed": "failed",
+    "cancelled": "failed",
+}
+_DEFAULT_SECONDS = 4.0
+_MAX_SECONDS = 3600.0
+_FRAMES, _FPS = 33, 25
+
+
+class VideoRequest(BaseModel):
+    """A new video. ``actions`` is ours: without it the camera walks on."""
+
+    prompt: str
+    input_reference: str | None = Field(None, description="the start image: upload it, or data:image/png;base64,…")
+    model: str | None = Field(None, description="a preset's name")
+    seconds: str | float | None = Field(None, description="length; made of whole chunks")
+    size: str | None = Field(None, description="WIDTHxHEIGHT, multiples of 16")
+    actions: Actions | None = None
+    seed: int | None = None
+
+
+def routes(service: Service) -> APIRouter:
+    """The routes on ``service``."""
+    router = APIRouter(prefix="/v1/videos", tags=["videos"])
+
+    @router.post(
+        "",
+        summary="Ask for a video",
+        responses=answers(409, 413, 422, 429, 503),
+        openapi_extra=description(VideoRequest, "input_reference"),
+    )
+    async def create(request: Request) -> dict[str, Any]:
+        given, upload = await asked(request, {"input_reference": "image"})
+        if upload is None:
+            remedy = "upload an image as input_reference"
+            raise Refused("a video starts from an image", field="input_reference", remedy=remedy)
+        return _video(await service.create(_cells(given), tenant(request), upload, played=False))
+
+    @router.get("", summary="Videos in the order of their creation", responses=answers(422, 503))
+    async def listing(
+        request: Request,
+        after: Annotated[str, Query(max_length=128)] = "",
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> dict[str, Any]:
+        found = await service.listing(tenant(request), after, limit)
+        data = [_video(session) for session in found if not session["played"]]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+        return {"object": "list", "data": data, **ends, "has_more": len(found) == limit}
+
+    @router.get("/{video_id}", summary="How far it is", responses=answers(404, 422, 503))
+    async def describe(request: Request, video_id: str) -> dict[str, Any]:
+        return _video(await service.describe(video_id, tenant(request)))
+
+    @router.get(
+        "/{video_id}/content",
+        summary="The mp4",
+        response_class=Response,
+        responses={
+            200: {"description": "the video", "content": {"video/mp4": {}}},
+            206: {"description": "the range that was asked for"},
+            416: {"description": "it is shorter"},
+            **answers(404, 409, 422, 503),
+        },
+    )
+    async def content(request: Request, video_id: str, variant: str = "video") -> Response:
+        if variant != "video":
+            raise Conflict(f"there is no {shown(variant)} of a video", field="variant", remedy="ask for video")
+        return await downloads.video(service, request, video_id, tenant(request))
+
+    @router.delete("/{video_id}", summary="Cancel and forget", responses=answers(404, 409, 422, 503))
+    async def delete(request: Request, video_id: str) -> dict[str, Any]:
+        await service.delete(video_id, tenant(request))
+        return {"id": video_id, "object": "video.deleted", "deleted": True}
+
+    return router
+
+
+def _cells(given: dict[str, Any]) -> dict[str, Any]:
+    """A session's fields."""
+    cells = {key: value for key, value in given.items() if value is not None}
+    size, seconds, model = cells.pop("size", None), cells.pop("seconds", None), cells.pop("model", None)
+    if size is not None:
+        width, times, height = str(size).partition("x")
+        if not (times and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+            raise Refused(f"{shown(size)} is not a size", field="size", remedy="write WIDTHxHEIGHT, as in 1216x704")
+        cells |= {"width": width, "height": height}
+    if model is not None:
+        cells["preset"] = model
+    if "actions" not in cells:
+        cells["actions"] = f"w*{_chunks(seconds)}"
+    return cells
+
+
+def _chunks(seconds: Any) -> int:
+    """As many as come nearest to ``seconds``."""
+    length = _DEFAULT_SECONDS if seconds is None else as_number(seconds)
+    if length is None or not 0 < length <= _MAX_SECONDS:
+        remedy = f"give a number up to {_MAX_SECONDS:g}"
+        raise Refused(f"{shown(seconds)} are not seconds", field="seconds", remedy=remedy)
+    return max(1, round(length * _FPS / _FRAMES))
+
+
+def _video(session: dict[str, Any]) -> dict[str, Any]:
+    """A session as these clients know it."""
+    chunks, error = session["chunks"], session["error"]
+    done = session["status"] == "committed"
+    seconds = chunks["asked"] * session["chunk_frames"] / session["fps"]
+    if session["status"] == "cancelled":
+        error = {"field": "cancelled", "reason": "it was called off"}
+    return {
+        "id": session["id"],
+        "object": "video",
+        "created_at": int(session["created_at"]),
+        "status": _STATUS[session["status"]],
+        "model": session["preset"],
+        "prompt": session["prompt"],
+        "progress": 100 if done else 99 * chunks["shown"] // max(1, chunks["asked"]),
+        "seconds": f"{seconds:g}",
+        "size": f"{session['width']}x{session['height']}",
+        "error": error and {"code": error["field"] or "failed", "message": error["reason"]},
+        "completed_at": None,
+        "expires_at": None,
+        "remixed_from_video_id": None,
+    }

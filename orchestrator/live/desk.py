@@ -1,0 +1,135 @@
+"""Requests become specs, through the same door as a manifest's rows, so that errors name the field and the remedy.
+
+What a caller sends along is stored under its content and read by the encode lane like any other input. What a caller
+names by URI is bounded by the service's own rules: local files only from folders that the operator named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gamecraft_core.base.access import Access
+from gamecraft_core.base.errors import BadInput
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.spec import Control, Priority, SessionSpec
+from gamecraft_core.base.store import Store
+from gamecraft_core.dataset import layout
+from gamecraft_core.media import bounds
+from orchestrator.live.port import Refused, Upload
+from orchestrator.manifest.actions import FIELD, read_controls
+from orchestrator.manifest.fields import Fields, meant, shown
+from orchestrator.manifest.rows import COLUMNS, RowErrors, RowReader
+from orchestrator.manifest.sources import MAX_POSE_BYTES, PoseRows, Sources
+
+#: Columns that the service sets itself.
+_OURS = ("session_id", "tenant", "priority")
+ASKED = tuple(column for column in COLUMNS if column not in _OURS)
+
+
+class Desk:
+    """Validates what callers ask for, and keeps what they send in ``store``. Its calls read and write files."""
+
+    def __init__(
+        self, presets: Mapping[str, Preset], default: str, store: Store, options: Mapping[str, Any] | None
+    ) -> None:
+        """``options``: those of stores, whose access rules bound what URIs may name."""
+        self._presets = presets
+        self._store = store
+        self._sources = _Doors(store, options)
+        self._reader = RowReader(presets, default, self._sources)
+
+    def spec(
+        self,
+        cells: Mapping[str, Any],
+        session_id: str,
+        tenant: str,
+        priority: Priority,
+        upload: Upload | None,
+        played: bool,
+    ) -> SessionSpec:
+        """The session that ``cells`` ask for. Raises Refused listing everything wrong with them."""
+        cells = {key: value for key, value in cells.items() if value is not None}
+        if unknown := [key for key in cells if key not in ASKED]:
+            raise Refused.of([(shown(key).strip("'"), "unknown field", meant(key, ASKED)) for key in unknown])
+        if upload is not None:
+            if cells.keys() & {"image", "video"}:
+                remedy = "leave out image and video, or the upload"
+                raise Refused("a start is uploaded and named", field=upload.kind, remedy=remedy)
+            cells[upload.kind] = self._keep(upload)
+        waits = played and FIELD not in cells
+        if FIELD in cells:
+            cells[FIELD] = self._with_poses(cells[FIELD])
+        row = {**cells, "session_id": session_id, "tenant": tenant, "priority": priority}
+        result = self._reader.read({FIELD: "w", **row} if waits else row, row=0)
+        if isinstance(result, RowErrors):
+            raise Refused.of([(error.field, error.reason, error.remedy) for error in result.errors])
+        return replace(result, controls=() if waits else result.controls, open=played)
+
+    def controls(self, actions: Any, spec: SessionSpec) -> tuple[Control, ...]:
+        """More controls for ``spec``. Raises Refused."""
+        fields = Fields({FIELD: self._with_poses(actions)})
+        frames = spec.chunk_frames
+        found = read_controls(
+            fields,
+            self._presets[spec.preset].control,
+            lambda path, place: self._sources.pose_rows(path, frames, place),
+        )
+        if fields.problems:
+            raise Refused.of([(each.field, each.reason, each.remedy) for each in fields.problems])
+        return found
+
+    def _with_poses(self, actions: Any) -> Any:
+        """``actions`` with camera paths that are given as text, rows and all, kept as files of their own."""
+        if not isinstance(actions, list):
+            return actions
+        return [
+            {**each, "poses": self._keep_poses(each["poses"])}
+            if isinstance(each, Mapping) and isinstance(each.get("poses"), str) and "\n" in each["poses"]
+            else each
+            for each in actions
+        ]
+
+    def _keep_poses(self, text: str) -> str:
+        data = text.encode("utf-8", "replace")
+        if len(data) > MAX_POSE_BYTES:
+            raise Refused(f"more than {MAX_POSE_BYTES >> 20} MiB", field=FIELD, remedy="give fewer rows")
+        return self._put(data, ".txt")
+
+    def _keep(self, upload: Upload) -> str:
+        most = bounds.MAX_IMAGE_BYTES if upload.kind == "image" else bounds.MAX_CLIP_BYTES
+        if not 0 < len(upload.data) <= most:
+            remedy = f"send 1 byte to {most >> 20} MiB"
+            raise Refused(f"{len(upload.data)} bytes were sent", field=upload.kind, remedy=remedy)
+        return self._put(upload.data, f".{upload.kind}")
+
+    def _put(self, data: bytes, ending: str) -> str:
+        key = layout.input_key(hashlib.sha256(data).hexdigest(), ending)
+        self._store.put_if_absent(key, data)
+        return self._store.uri(key)
+
+
+class _Doors(Sources):
+    """Sources that tell what callers sent from what they only name."""
+
+    def __init__(self, store: Store, options: Mapping[str, Any] | None) -> None:
+        super().__init__(store.root, options)
+        self._sent = store.uri(layout.INPUTS) + "/"
+        self._local = bool(Access.of(options).roots)
+
+    def locate(self, path: str, field: str) -> str:
+        if not path.startswith(self._sent):
+            scheme = path.partition("://")[0] if "://" in path else "file"
+            if scheme == "file" and not self._local:
+                raise BadInput(
+                    "files of this machine cannot be named",
+                    field=field,
+                    remedy="upload the file, or let the operator set store.access.roots",
+                )
+        return super().locate(path, field)
+
+    def pose_rows(self, path: str, frames: int, field: str) -> PoseRows:
+        self.locate(path, field)
+        return super().pose_rows(path, frames, field)

@@ -1,0 +1,289 @@
+"""The service itself, in the process that runs the engine: what callers ask, made durable first and then done.
+
+Keeps the port ``Service``. Files are read and written aside, so that the event loop, which the engine shares, never
+waits for them; whoever is refused for want of room is told so before anything is read or written.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.spec import Priority
+from gamecraft_core.base.store import Store
+from gamecraft_core.media.fragment import codec_of
+from orchestrator.engine import Engine
+from orchestrator.live.archive import Archive, first_number, no_such, restored
+from orchestrator.live.desk import Desk
+from orchestrator.live.feed import Feed
+from orchestrator.live.journal import Journal
+from orchestrator.live.limits import ServiceLimits
+from orchestrator.live.port import Conflict, Init, News, NotReady, Overloaded, Upload
+from orchestrator.live.reel import Aside, Film, split, staged_fragment
+from orchestrator.live.registry import Registry
+from orchestrator.live.session import Live
+
+_FINISH = "finish the session first, or take stream.mp4"
+
+
+class LocalService:
+    """Sessions on the engine of this process."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        desk: Desk,
+        store: Store,
+        limits: ServiceLimits,
+        aside: Aside,
+        clock: Callable[[], float],
+        metrics: Callable[[], bytes] = lambda: b"",
+    ) -> None:
+        self._registry = registry
+        self._desk = desk
+        self._store = store
+        self._limits = limits
+        self._aside = aside
+        self._clock = clock
+        self._journal = Journal(store)
+        self._archive = Archive(store, self._journal)
+        self._state: Literal["starting", "ready", "draining"] = "starting"
+        self.metrics = metrics
+
+    def state(self) -> Literal["starting", "ready", "draining"]:
+        return self._state
+
+    async def begin(self, engine: Engine) -> None:
+        """Take up what earlier starts promised, and from then on whatever comes."""
+        promises = await self._aside(self._archive.unsettled)
+        self._registry.attach(engine)
+        for promise, keys in promises:
+            self._registry.resume(restored(promise, keys, self._clock()))
+        self._state = "ready"
+
+    def drain(self) -> None:
+        """Accept nothing more; listeners hear that this process ends."""
+        self._state = "draining"
+        self._registry.close()
+
+    async def create(
+        self, cells: Mapping[str, Any], tenant: str, upload: Upload | None = None, *, played: bool = True
+    ) -> dict[str, Any]:
+        self._check_ready()
+        priority: Priority = "interactive" if played else "batch"
+        self._registry.check_room(tenant, priority)
+        now = self._clock()
+        session_id = f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
+        spec = await self._aside(self._desk.spec, cells, session_id, tenant, priority, upload, played)
+        if spec.num_chunks > self._limits.max_chunks:
+            raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
+        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), closed=not played)
+        self._registry.enter(live)
+        try:
+            await self._aside(self._journal.begin, spec, now)
+        except BaseException:
+            self._registry.withdraw(live)
+            raise
+        return live.describe()
+
+    async def describe(self, session_id: str, tenant: str) -> dict[str, Any]:
+        return (await self._find(session_id, tenant)).describe()
+
+    async def listing(self, tenant: str, after: str, limit: int) -> list[dict[str, Any]]:
+        """In the order of their creation, from the one after ``after``."""
+        self._check_ready()
+        names = await self._aside(self._names, tenant, after, limit)
+        found = []
+        for name in names:
+            try:
+                found.append(await self.describe(name, tenant))
+            except FramelaneError:
+                continue  # removed meanwhile, or another service's
+        return found
+
+    async def control(self, session_id: str, tenant: str, actions: Any, at: int | None) -> dict[str, Any]:
+        live = await self._find(session_id, tenant)
+        async with self._asking(live):
+            self._check_takes_controls(live)
+            controls = await self._aside(self._desk.controls, actions, live.spec)
+            first = len(live.controls)
+            if (
+                at is not None
+                and at + len(controls) <= first
+                and tuple(live.controls[at:][: len(controls)]) == controls
+            ):
+                return {**live.describe(), "first": at, "count": len(controls)}  # it was accepted before
+            if at is not None and at != first:
+                raise Conflict(f"the next chunk is {first}", field="at", remedy=f"send {first}, or leave it out")
+            self._check_amount(live, first + len(controls))
+            if live.leaving:
+                await live.gone.wait()
+                self._check_takes_controls(live)
+            if not live.in_engine:
+                self._registry.check_room(tenant, live.spec.priority)
+            await self._aside(self._journal.extend, live.spec, first, controls)
+            self._registry.extend(live, controls)
+            return {**live.describe(), "first": first, "count": len(controls)}
+
+    async def finish(self, session_id: str, tenant: str) -> dict[str, Any]:
+        live = await self._find(session_id, tenant)
+        async with self._asking(live):
+            if not live.closed and not live.settled:
+                self._check_ready()
+                if live.leaving:
+                    await live.gone.wait()
+                if live.controls:
+                    await self._aside(self._journal.finish, live.spec, len(live.controls))
+                    self._registry.finish(live)
+                else:
+                    await self._call_off(live)
+            return live.describe()
+
+    async def cancel(self, session_id: str, tenant: str) -> dict[str, Any]:
+        live = await self._find(session_id, tenant)
+        async with self._asking(live):
+            if not live.settled:
+                await self._call_off(live)
+            return live.describe()
+
+    async def delete(self, session_id: str, tenant: str) -> None:
+        live = await self._find(session_id, tenant)
+        async with self._asking(live):
+            if not live.settled:
+                await self._call_off(live)
+            await self._aside(self._archive.remove, tenant, session_id)
+            self._registry.drop(live)
+
+    async def news(self, session_id: str, tenant: str, after: int | None) -> News:
+        live = await self._find(session_id, tenant)
+        feed = live.feed
+        events = None if after is None else feed.after(after)
+        if events is None or after is None:
+            state = {"seq": feed.seq, "type": "state", "at": self._clock(), "session": live.describe()}
+            return News([state], feed.seq, live.shown, feed.closed)
+        if not events:
+            await feed.beyond(after)
+            events = feed.after(after) or []
+        cursor = events[-1].seq if events else after
+        return News([event.describe() for event in events], cursor, live.shown, feed.closed and cursor >= feed.seq)
+
+    async def init(self, session_id: str, tenant: str) -> Init:
+        live = await self._find(session_id, tenant)
+        if not live.init:
+            if not live.shown:
+                raise Conflict("there is nothing to see yet", remedy="wait for its first chunk")
+            live.init = await self._aside(self._read_init, live)
+        return Init(live.init, codec_of(live.init))
+
+    async def segment(self, session_id: str, tenant: str, index: int) -> bytes:
+        while True:
+            live = await self._find(session_id, tenant)
+            if not 0 <= index < live.shown:
+                raise Conflict(f"chunk {index} is not there", remedy=f"there are {live.shown} chunks by now")
+            if (segment := self._registry.reel.find(session_id, index)) is not None:
+                return segment
+            cursor = live.feed.seq
+            try:
+                segment = await self._aside(self._read_segment, live, index)
+                self._registry.reel.keep(session_id, index, segment)
+                return segment
+            except FileNotFoundError:
+                if live.feed.closed:
+                    raise Conflict(f"chunk {index} is gone", remedy="the session was called off") from None
+                await live.feed.beyond(cursor)  # it is being stored, or joined with the others
+
+    async def video(self, session_id: str, tenant: str) -> tuple[int, str]:
+        film = await self._film(session_id, tenant)
+        return film.size, film.version
+
+    async def video_bytes(self, session_id: str, tenant: str, start: int, end: int, version: str) -> bytes:
+        film = await self._film(session_id, tenant)
+        return await self._aside(film.read, start, end)
+
+    async def records(self, session_id: str, tenant: str) -> dict[str, Any]:
+        self._check_committed(await self._find(session_id, tenant))
+        return await self._aside(self._archive.record, session_id)
+
+    async def _find(self, session_id: str, tenant: str) -> Live:
+        if self._state == "starting":
+            self._check_ready()
+        live = self._registry.find(session_id)
+        if live is None:
+            return await self._aside(self._archive.find, tenant, session_id)
+        if live.spec.tenant != tenant:
+            raise no_such(session_id)
+        return live
+
+    @asynccontextmanager
+    async def _asking(self, live: Live) -> AsyncIterator[None]:
+        """What changes a session comes one after the other, and keeps it from leaving meanwhile."""
+        async with live.turn:
+            self._registry.stay(live)
+            try:
+                yield
+            finally:
+                self._registry.may_leave(live)
+
+    async def _call_off(self, live: Live) -> None:
+        """Cancel ``live`` for good, and remove what it has made."""
+        self._check_ready()
+        if live.leaving:
+            await live.gone.wait()
+        await self._aside(self._journal.cancel, live.spec)
+        self._registry.cancel(live)
+        await live.gone.wait()
+        if live.status == "cancelled":
+            await self._aside(self._archive.clear, live.session_id)
+
+    async def _film(self, session_id: str, tenant: str) -> Film:
+        self._check_committed(await self._find(session_id, tenant))
+        return await self._aside(self._archive.film, session_id)
+
+    def _names(self, tenant: str, after: str, limit: int) -> list[str]:
+        names: list[str] = []
+        for noted in self._journal.names(tenant):
+            if noted.session_id > after and "request" in noted.whats:
+                names.append(noted.session_id)
+                if len(names) == limit:
+                    break
+        return names
+
+    def _read_init(self, live: Live) -> bytes:
+        if live.status == "committed":
+            return self._archive.film(live.session_id).init()
+        return split(staged_fragment(self._store, live.staged[0]))[0]
+
+    def _read_segment(self, live: Live, index: int) -> bytes:
+        if live.status == "committed":
+            return self._archive.film(live.session_id).segment(index)
+        if index not in live.staged:
+            raise FileNotFoundError(f"chunk {index} is not durable yet")
+        return split(staged_fragment(self._store, live.staged[index]))[1]
+
+    def _check_ready(self) -> None:
+        if self._state != "ready":
+            what = "starts" if self._state == "starting" else "is about to stop"
+            raise NotReady(f"the service {what}", retry_after=self._limits.retry_seconds)
+
+    def _check_takes_controls(self, live: Live) -> None:
+        self._check_ready()
+        if live.closed or live.settled:
+            raise Conflict("the session takes no more controls", remedy="begin another")
+
+    def _check_amount(self, live: Live, asked: int) -> None:
+        if asked > self._limits.max_chunks:
+            remedy = "finish it, and begin another from its last frames"
+            raise Conflict(f"a session has {self._limits.max_chunks} chunks at most", field="actions", remedy=remedy)
+        if asked - live.shown > self._limits.max_ahead:
+            raise Overloaded(
+                f"{len(live.controls) - live.shown} controls wait to be carried out",
+                retry_after=live.spec.chunk_frames / live.spec.fps,
+            )
+
+    @staticmethod
+    def _check_committed(live: Live) -> None:
+        if live.status != "committed":
+            raise Conflict(f"the session is {live.status}", remedy=_FINISH)

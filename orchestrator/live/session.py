@@ -1,0 +1,88 @@
+"""One session as the service knows it: what was accepted, how far it has come, its news. The registry changes it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.spec import Control, SessionSpec
+from orchestrator.live.feed import Feed
+from orchestrator.live.port import SETTLED, Status
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A session.
+
+    ``controls`` are all that were accepted; ``closed``: no more are. ``shown`` chunks from the first can be played;
+    ``ready`` are those after a gap, ``decoding`` what is known of their decode. ``staged`` are the keys of the durable
+    ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was called off for want of controls, and the
+    engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts what callers ask of it in order.
+    """
+
+    spec: SessionSpec
+    created: float
+    feed: Feed
+    controls: list[Control] = field(default_factory=list)
+    closed: bool = False
+    status: Status = "queued"
+    position: int | None = None
+    leaving: bool = False
+    shown: int = 0
+    staged: dict[int, str] = field(default_factory=dict)
+    found: tuple[str, ...] = ()
+    ready: set[int] = field(default_factory=set)
+    decoding: dict[int, dict[str, Any]] = field(default_factory=dict)
+    init: bytes = b""
+    error: FramelaneError | None = None
+    expires: asyncio.TimerHandle | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def session_id(self) -> str:
+        return self.spec.session_id
+
+    @property
+    def settled(self) -> bool:
+        return self.status in SETTLED
+
+    @property
+    def in_engine(self) -> bool:
+        return self.status in ("queued", "running")
+
+    @property
+    def waits_for_controls(self) -> bool:
+        """Everything that was asked for is done and durable, and more may be asked for."""
+        return self.status == "running" and not self.closed and len(self.staged) == len(self.controls)
+
+    def keys(self) -> tuple[str, ...]:
+        """Of all chunks that may be durable, in order."""
+        return tuple(sorted({*self.found, *self.staged.values()}))
+
+    def describe(self) -> dict[str, Any]:
+        """As callers see it."""
+        spec = self.spec
+        failure = self.error and {
+            "field": self.error.field, "reason": self.error.message, "remedy": self.error.remedy
+        }  # fmt: skip
+        return {
+            "id": spec.session_id,
+            "status": self.status,
+            "position": self.position,
+            "played": spec.open,
+            "open": spec.open and not self.closed,
+            "created_at": self.created,
+            "preset": spec.preset,
+            "prompt": spec.prompt,
+            "seed": spec.seed,
+            "steps": spec.steps,
+            "height": spec.height,
+            "width": spec.width,
+            "fps": spec.fps,
+            "chunk_frames": spec.chunk_frames,
+            "chunks": {"asked": len(self.controls), "shown": self.shown, "durable": len(self.staged)},
+            "error": failure,
+        }

@@ -1,0 +1,196 @@
+"""A service on emulated lanes: they take as long as they are told, and what they make and store is real.
+
+Fragments are encoded, chunks staged, sessions committed in a real store; only the models are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gamecraft_core.base.messages import (
+    CommitOrder,
+    DecodeOrder,
+    DenoiseOrder,
+    FailOrder,
+    Fragment,
+    Order,
+    Receipt,
+    RestoreOrder,
+    WriteOrder,
+)
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.store import Store
+from gamecraft_core.dataset.chunk_state import restore, stage
+from gamecraft_core.dataset.commit import commit_session, fail_session, latents_bytes
+from gamecraft_core.media.fragment import encode_fragment
+from jobs.config import resolve
+from orchestrator.board import Board
+from orchestrator.engine import Engine
+from orchestrator.limits import Limits
+from orchestrator.live.desk import Desk
+from orchestrator.live.limits import ServiceLimits
+from orchestrator.live.reel import Aside
+from orchestrator.live.registry import Registry
+from orchestrator.live.service import LocalService
+from orchestrator.live.steps import Step, Steps
+from orchestrator.ports import Ref
+from orchestrator.scheduler import Scheduler
+from tests.fakes.lanes import Behaviour, FakeLane
+from tests.fakes.recordings import flat_frames, level_of
+from tests.fakes.sessions import provenance
+from tests.fakes.world import usual
+
+SMALL = ("video.height=32", "video.width=48", "sampling.steps=4")
+
+
+@cache
+def preset() -> Preset:
+    return resolve("tiny-gamecraft", sets=SMALL).preset
+
+
+@cache
+def picture() -> bytes:
+    """A PNG to start from."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(flat_frames([90])[0]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@cache
+def fragment(start: int, index: int, frames: int, height: int, width: int, fps: int) -> Fragment:
+    levels = [level_of(number) for number in range(start, start + frames)]
+    return encode_fragment(flat_frames(levels, height, width), index=index, start_frame=start, fps=fps)
+
+
+class StudioLane(FakeLane):
+    """A fake lane that does what its stage does to the store and to players, and can say how far it is."""
+
+    store: Store
+    at: DenoiseOrder | None = None
+    since: float = 0.0
+
+    async def run(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Receipt, Ref]:
+        if isinstance(order, DenoiseOrder):
+            self.at, self.since = order, asyncio.get_running_loop().time()
+        receipt, _ = await super().run(order, payloads)
+        self.at = None
+        payload, facts = self._made(order, payloads)
+        receipt.facts.update(facts)
+        return receipt, payload
+
+    async def progress(self) -> Step | None:
+        if self.at is None:
+            return None
+        share = (asyncio.get_running_loop().time() - self.since) / usual(self.at)
+        return self.at.session_id, self.at.index, int(share * self.at.steps), self.at.steps
+
+    def _made(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Ref, dict[str, Any]]:
+        match order:
+            case DenoiseOrder():
+                latents = np.full((16, 2, 4, 6), order.index + order.seed, np.float32)
+                return latents, {"latents_sha256": hashlib.sha256(latents_bytes(latents)).hexdigest()}
+            case DecodeOrder():
+                made = fragment(order.start_frame, order.index, order.frames, order.height, order.width, order.fps)
+                return made, {"payload_bytes": len(made.data)}
+            case WriteOrder():
+                record, size = stage(self.store, order, payloads[0].data, payloads[1])
+                return None, {"record": asdict(record), "bytes": size}
+            case RestoreOrder():
+                found = restore(self.store, order.keys, order.identity)
+                return found.latents, {"chunks": [asdict(record) for record in found.chunks]}
+            case CommitOrder():
+                given: list[bytes | None] = [None] * len(order.chunks)
+                given[-1] = payloads[0].data if payloads else None
+                result = commit_session(self.store, order, given)
+                return result.row, {"committed": result.committed} | (
+                    {"failure": result.failure} if result.failure else {}
+                )
+            case FailOrder():
+                standing = fail_session(self.store, order)
+                return None, {"failure": standing} if standing else {}
+            case _:
+                return None, {}
+
+
+async def at_once(call: Callable[..., Any], /, *arguments: Any) -> Any:
+    """Files take no virtual time."""
+    return call(*arguments)
+
+
+class Studio:
+    """A service on one lane of each stage. A restart is another one on the same store."""
+
+    def __init__(
+        self,
+        store: Store,
+        limits: Limits | None = None,
+        service: ServiceLimits | None = None,
+        behaviour: Behaviour = usual,
+        aside: Aside = at_once,
+        stages: Sequence[str] = ("text", "encode", "denoise", "decode", "write"),
+    ) -> None:
+        self.store = store
+        self.limits = limits or Limits()
+        self.service_limits = service or ServiceLimits()
+        self.lanes: list[StudioLane] = []
+        for name in stages:
+            lane = StudioLane(f"{name}-0", name, behaviour)  # type: ignore[arg-type]
+            lane.store = store
+            self.lanes.append(lane)
+        self.registry = Registry(self.service_limits, _bytes, self.now)
+        desk = Desk({"tiny-gamecraft": preset()}, "tiny-gamecraft", store, None)
+        self.service = LocalService(
+            self.registry,
+            desk,
+            store,
+            self.service_limits,
+            aside,
+            self.now,
+            lambda: generate_latest(CollectorRegistry()),
+        )
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def start(self) -> None:
+        board = Board(self.limits, provenance)
+        scheduler = Scheduler(self.limits, board.census)
+        steps = Steps(self.registry, self.service_limits.progress_seconds)
+        self.engine = Engine(self.lanes, board, scheduler, self.limits, None, [self.registry, steps], self.now)
+        for lane in self.lanes:
+            steps.lane_joined(lane, self.now())
+        await self.service.begin(self.engine)
+        self._serving = asyncio.create_task(self.engine.serve())
+        self._asking = asyncio.create_task(steps.run())
+
+    async def stop(self) -> bool:
+        """As a signal does."""
+        self.service.drain()
+        self.engine.stop()
+        self._asking.cancel()
+        return await self._serving
+
+    async def kill(self) -> None:
+        """As nobody wants it: nothing is finished."""
+        self._serving.cancel()
+        self._asking.cancel()
+        await asyncio.gather(self._serving, self._asking, return_exceptions=True)
+
+    def denoised(self) -> list[tuple[str, int]]:
+        orders = [order for lane in self.lanes for order, _, _ in lane.log if isinstance(order, DenoiseOrder)]
+        return [(order.session_id, order.index) for order in orders]
+
+
+async def _bytes(ref: Fragment) -> bytes:
+    return ref.data
