@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gamecraft_core.base.ids import check_id
+from gamecraft_core.media import bounds
 from orchestrator.http.answers import problem
 
 #: Holds a browser's token: scripts cannot add a header to a WebSocket or to a video's address.
@@ -44,7 +45,7 @@ class Rules:
     tokens: Mapping[str, str] | None = None
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
-    max_body_bytes: int = 64 << 20
+    max_body_bytes: int = bounds.MAX_IMAGE_BYTES + (1 << 20)
     _open: frozenset[str] = field(default=frozenset(_OPEN))
 
     def tenant(self, headers: Headers) -> str | None:

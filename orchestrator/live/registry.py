@@ -110,6 +110,7 @@ class Registry(Listener):
         if live.in_engine and self._parked.pop(live.session_id, None) is None:
             self._running.cancel(live.session_id)
         else:
+            live.gone = asyncio.Event()  # it may be set since the session left the lanes
             self._settle(live, Cancelled("called off"))
 
     def stay(self, live: Live) -> None:

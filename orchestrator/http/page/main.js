@@ -63,7 +63,7 @@ function enter(found) {
   shown = found.chunks.shown;
   $("begin").hidden = true;
   $("stage").hidden = false;
-  $("screen").style.aspectRatio = `${found.width} / ${found.height}`;
+  $("screen").style.setProperty("--ratio", found.width / found.height);
   player = new Player($("video"));
   if (!player.works) $("video").src = `/v1/sessions/${found.id}/stream.mp4`;
   const done = found.status === "committed";
