@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.errors import Cancelled, FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.overlap import Interval, overlap_ratio
@@ -195,7 +195,7 @@ class Metrics(Listener):
         self._missing: dict[str, Stage] = {}
         self._admitted: dict[str, float] = {}
         self._last_chunk: dict[str, float] = {}
-        self._ready: dict[tuple[str, int], float] = {}
+        self._ready: dict[str, dict[int, float]] = {}
         self._use: dict[Stage, dict[str, _LaneUse]] = {stage: {} for stage in STAGES}
         self._recent: dict[str, deque[Interval]] = {
             stage: deque(maxlen=_OVERLAP_WINDOW) for stage in ("denoise", "decode")
@@ -216,32 +216,34 @@ class Metrics(Listener):
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         self._lane_used(receipt)
         self._metrics.counter("output_bytes_total").inc(receipt.facts.get("bytes", 0))
-        stage, key = receipt.stage, (receipt.session_id, receipt.index)
+        stage = receipt.stage
         stored = "stored" in receipt.facts
         if spec is None or (stage == "write" and not stored):
             return  # restored state, failures and shards are no chunk's
         self._metrics.histogram("chunk_stage_seconds", stage).observe(receipt.seconds)
         self._metrics.histogram("chunk_stage_seconds", "queue").observe(max(0.0, receipt.started - ready_at))
         if stage == "denoise":
-            self._ready[key] = ready_at
+            self._ready.setdefault(spec.session_id, {})[receipt.index] = ready_at
         elif stage == "decode":
             frames = receipt.facts.get("frames", 0)
             self._metrics.counter("frames_total").inc(frames)
             self._video_seconds += frames / spec.fps
         elif stored:
-            self._chunk_stored(key, now)
+            self._chunk_stored(spec.session_id, receipt.index, now)
 
     def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
+        if self._admitted.pop(spec.session_id, None) is None:
+            return  # it was called off before it came in
         self._metrics.gauge("sessions", "active").dec()
+        self._last_chunk.pop(spec.session_id, None)
+        self._ready.pop(spec.session_id, None)
+        if isinstance(error, Cancelled):
+            return
         self._metrics.gauge("sessions", "failed" if error else "committed").inc()
         if error:
             self._metrics.counter("failures_total", reason_of(error)).inc()
         else:
             self._metrics.counter("outputs_committed_total").inc()
-        self._admitted.pop(spec.session_id, None)
-        self._last_chunk.pop(spec.session_id, None)
-        for index in range(spec.num_chunks):
-            self._ready.pop((spec.session_id, index), None)
 
     def lane_lost(self, lane: Lane, error: FramelaneError, now: float) -> None:
         self._metrics.counter("lane_restarts_total", lane.stage).inc()
@@ -293,9 +295,8 @@ class Metrics(Listener):
     def _overlap(self) -> float:
         return overlap_ratio(list(self._recent["decode"]), list(self._recent["denoise"])) or 0.0
 
-    def _chunk_stored(self, key: tuple[str, int], now: float) -> None:
-        session_id, index = key
-        if (ready := self._ready.pop(key, None)) is not None:
+    def _chunk_stored(self, session_id: str, index: int, now: float) -> None:
+        if (ready := self._ready.get(session_id, {}).pop(index, None)) is not None:
             self._metrics.histogram("chunk_e2e_seconds").observe(now - ready)
         if index == 0 and session_id in self._admitted:
             self._metrics.histogram("time_to_first_chunk_seconds").observe(now - self._admitted[session_id])

@@ -10,7 +10,15 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gamecraft_core.base.errors import BadInput, FramelaneError, LaneLost, OutputTaken, Poisoned, StoreUnavailable
+from gamecraft_core.base.errors import (
+    BadInput,
+    Cancelled,
+    FramelaneError,
+    LaneLost,
+    OutputTaken,
+    Poisoned,
+    StoreUnavailable,
+)
 from gamecraft_core.base.messages import STAGES, DecodeOrder, DenoiseOrder, EncodeOrder, Order, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
@@ -128,6 +136,16 @@ def test_memory_is_bounded_by_the_sessions_under_way() -> None:
     assert not metrics._last_chunk
     assert not metrics._ready
     assert all(len(kept) <= 256 for kept in metrics._recent.values())
+
+
+def test_a_session_that_is_called_off_is_neither_committed_nor_failed() -> None:
+    metrics = Metrics({}, lambda stage: 0, 0.0, lambda: 0.0)
+    came, waited = session("came"), session("waited")
+    metrics.admitted(came, 0.0)
+    for spec in (came, waited):
+        metrics.finished(spec, Cancelled("called off"), 1.0)
+    metrics.at_end = generate_latest(metrics.registry).decode()  # type: ignore[attr-defined]
+    assert [value(metrics, "sessions", state=state) for state in ("active", "committed", "failed")] == [0, 0, 0]
 
 
 def test_two_orders_that_overlap_in_a_lane_keep_it_busy_once() -> None:
