@@ -40,7 +40,7 @@ def build(service: Service, rules: Rules) -> ASGIApp:
     app.include_router(videos.routes(service))
     app.include_router(_health(service))
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
-    gated: ASGIApp = Gate(app, rules)
+    gated: ASGIApp = Gate(app, rules, service)
     if rules.origins:
         gated = CORSMiddleware(
             gated,

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gamecraft_core.base.ids import check_id
 from gamecraft_core.media import bounds
-from orchestrator.http.answers import problem
+from orchestrator.http.answers import of_error, problem
+from orchestrator.live.port import Overloaded, Service
 
 #: Holds a browser's token: scripts cannot add a header to a WebSocket or to a video's address.
 COOKIE = "framelane_token"
@@ -28,6 +29,8 @@ ANYBODY = "default"
 
 _OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/docs")
 _PAGE = "/page/"
+#: Where sessions begin, and whether they are played.
+_BEGINS = {"/v1/sessions": True, "/v1/videos": False}
 
 
 def digest(token: str) -> str:
@@ -83,11 +86,15 @@ def read_tokens(lines: Iterable[str]) -> dict[str, str]:
 
 
 class Gate:
-    """ASGI middleware that holds ``rules``, and leaves the tenant in the scope."""
+    """ASGI middleware that holds ``rules``, and leaves the tenant in the scope.
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    Who would only be refused for want of room is told so here, before anything else is done for the request.
+    """
+
+    def __init__(self, app: ASGIApp, rules: Rules, service: Service) -> None:
         self._app = app
         self._rules = rules
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -117,6 +124,11 @@ class Gate:
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
         scope["tenant"] = tenant or ANYBODY
+        if scope["path"] in _BEGINS and scope["type"] == "http" and scope["method"] == "POST":
+            try:
+                self._service.check_room(scope["tenant"], played=_BEGINS[scope["path"]])
+            except Overloaded as error:
+                return of_error(error)
         return None
 
     def _counted(self, receive: Receive) -> Receive:

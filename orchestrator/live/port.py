@@ -100,6 +100,10 @@ class Service(Protocol):
     """The owner of the sessions. Every call may raise a FramelaneError of those above, or StoreUnavailable."""
 
     def state(self) -> Literal["starting", "ready", "draining"]: ...
+    def check_room(self, tenant: str, *, played: bool) -> None:
+        """Raise Overloaded where a session would be refused now. From what this process knows, at once."""
+        ...
+
     async def create(
         self, cells: Mapping[str, Any], tenant: str, upload: Upload | None = None, *, played: bool = True
     ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from gamecraft_core.base.errors import Cancelled, FramelaneError
 from gamecraft_core.base.messages import ChunkRecord, Receipt
-from gamecraft_core.base.spec import Control, SessionSpec
+from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from orchestrator.admission import Refusal, Wait
 from orchestrator.engine import Engine
 from orchestrator.live.limits import ServiceLimits
@@ -58,9 +58,9 @@ class Registry(Listener):
         """Running sessions that somebody listens to at this moment."""
         return [live for live in self._sessions.values() if live.status == "running" and live.feed.listeners]
 
-    def check_room(self, spec_tenant: str, priority: Any) -> None:
+    def check_room(self, tenant: str, priority: Priority) -> None:
         """Raise Overloaded where a session would be refused now; asks nobody but this process."""
-        answer = self._running.room(spec_tenant, priority)
+        answer = self._running.room(tenant, priority)
         if isinstance(answer, Refusal):
             raise self._overloaded(answer)
 

@@ -69,12 +69,15 @@ class LocalService:
         self._state = "draining"
         self._registry.close()
 
+    def check_room(self, tenant: str, *, played: bool) -> None:
+        self._check_ready()
+        self._registry.check_room(tenant, _class_of(played))
+
     async def create(
         self, cells: Mapping[str, Any], tenant: str, upload: Upload | None = None, *, played: bool = True
     ) -> dict[str, Any]:
-        self._check_ready()
-        priority: Priority = "interactive" if played else "batch"
-        self._registry.check_room(tenant, priority)
+        self.check_room(tenant, played=played)
+        priority = _class_of(played)
         now = self._clock()
         session_id = f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
         spec = await self._aside(self._desk.spec, cells, session_id, tenant, priority, upload, played)
@@ -287,3 +290,8 @@ class LocalService:
     def _check_committed(live: Live) -> None:
         if live.status != "committed":
             raise Conflict(f"the session is {live.status}", remedy=_FINISH)
+
+
+def _class_of(played: bool) -> Priority:
+    """Somebody watches what is played; a video can wait."""
+    return "interactive" if played else "batch"

@@ -294,6 +294,8 @@ def test_overload_is_answered_with_the_place_and_when_to_come_again() -> None:
         refused = http.post("/v1/sessions", **asked)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
         assert refused.json()["error"]["position"] == 2
+        unread = http.post("/v1/sessions", content=b"{")
+        assert unread.status_code == 429, "nothing else is done for who cannot come in"
         stored = list(web.studio.store.list(layout.SESSIONS))
         assert len(stored) == 2, "who is refused leaves nothing"
 

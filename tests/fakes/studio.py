@@ -77,6 +77,7 @@ class StudioLane(FakeLane):
     """A fake lane that does what its stage does to the store and to players, and can say how far it is."""
 
     store: Store
+    aside: Aside
     at: DenoiseOrder | None = None
     since: float = 0.0
 
@@ -85,7 +86,7 @@ class StudioLane(FakeLane):
             self.at, self.since = order, asyncio.get_running_loop().time()
         receipt, _ = await super().run(order, payloads)
         self.at = None
-        payload, facts = self._made(order, payloads)
+        payload, facts = await self.aside(self._made, order, payloads)
         receipt.facts.update(facts)
         return receipt, payload
 
@@ -144,9 +145,9 @@ class Studio:
         self.limits = limits or Limits()
         self.service_limits = service or ServiceLimits()
         self.lanes: list[StudioLane] = []
-        for name in stages:
-            lane = StudioLane(f"{name}-0", name, behaviour)  # type: ignore[arg-type]
-            lane.store = store
+        for number, name in enumerate(stages):
+            lane = StudioLane(f"{name}-{number}", name, behaviour)  # type: ignore[arg-type]
+            lane.store, lane.aside = store, aside
             self.lanes.append(lane)
         self.registry = Registry(self.service_limits, _bytes, self.now)
         desk = Desk({"tiny-gamecraft": preset()}, "tiny-gamecraft", store, None)

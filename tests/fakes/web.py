@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 
-from jobs.service import QuietServer
+from jobs.service import QuietServer, listening
 from orchestrator.http.app import build
 from orchestrator.http.gate import Rules
 from tests.fakes.studio import Studio
@@ -55,7 +55,7 @@ def served(make: Callable[[], Studio], rules: Rules | None = None, port: int = 0
         server.should_exit = True
         await web
 
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    with listening("127.0.0.1", port) as listener:
         thread = threading.Thread(target=lambda: asyncio.run(main(listener)))
         thread.start()
         assert there.wait(30)
