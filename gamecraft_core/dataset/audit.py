@@ -214,6 +214,8 @@ class Audit:
                 case layout.VIDEOS if _match(_VIDEO, entry.key):
                     if not self._seen(entry) and not self._blind:
                         yield Finding(Kind.VIDEO, *entry)
+                case layout.SESSIONS | layout.INPUTS:
+                    pass  # a service's: what it promised, and what it was sent
                 case _ if entry.key not in _ROOT_FILES:
                     yield Finding(Kind.UNKNOWN, *entry)
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
 from gamecraft_core.base.errors import Poisoned, StoreUnavailable
 from gamecraft_core.base.messages import DecodeOrder, Order
-from gamecraft_core.base.store import Store, open_store
-from gamecraft_core.dataset import layout
+from gamecraft_core.base.store import Inspectable, Store, open_store
+from gamecraft_core.dataset import claim, layout
+from gamecraft_core.dataset.audit import Kind
 from gamecraft_core.media.fragment import probe
 from orchestrator.limits import Limits, TenantLimits
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.port import Conflict, NoSuchSession, NotReady, Overloaded, Refused, Upload
 from tests.fakes import virtual_time
+from tests.fakes.outputs import found, look, run_record
 from tests.fakes.studio import Studio, picture
 from tests.fakes.world import usual
 
@@ -92,6 +94,24 @@ def test_a_session_from_its_beginning_to_its_video(store: Store) -> None:
 
     run(Studio(store), play)
     assert not list(store.list(layout.STAGING))
+
+
+def test_the_doctor_finds_a_service_healthy_and_the_video_of_a_deleted_session(store: Store) -> None:
+    async def play(studio: Studio) -> None:
+        names = [await begin(studio, actions) for actions in ("w", "w d", "w")]
+        await begin(studio)
+        for name in names:
+            await studio.service.finish(name, ME)
+            await until(studio, name, "committed")
+        assert look(kept).healthy
+        await studio.service.delete(names[0], ME)
+        assert look(kept).healthy, "its video is that of the third, too"
+        await studio.service.delete(names[1], ME)
+
+    claim.claim(store, run_record("running"))
+    kept = cast(Inspectable, store)
+    run(Studio(store), play)
+    assert set(found(look(kept))) == {Kind.VIDEO}
 
 
 def test_every_piece_comes_from_the_store_when_memory_has_none(store: Store) -> None:
