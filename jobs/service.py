@@ -19,7 +19,7 @@ from prometheus_client import generate_latest
 
 from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
-from gamecraft_core.base.errors import UsageError
+from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.messages import STAGES, Stage
 from gamecraft_core.base.store import Store, open_store, scheme_of
 from gamecraft_core.base.version import code_version
@@ -244,7 +244,7 @@ def _tokens(path: str) -> dict[str, str]:
         tokens = read_tokens(Path(path).read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", field="tokens", remedy="check the path") from error
-    except ValueError as error:
+    except (ValueError, BadInput) as error:
         raise UsageError(f"{path}: {error}", field="tokens", remedy="write lines of TENANT TOKEN") from error
     if not tokens:
         raise UsageError(f"{path} names nobody", field="tokens", remedy="write lines of TENANT TOKEN")

@@ -7,6 +7,7 @@ names by URI is bounded by the service's own rules: local files only from folder
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -116,11 +117,11 @@ class _Doors(Sources):
 
     def __init__(self, store: Store, options: Mapping[str, Any] | None) -> None:
         super().__init__(store.root, options)
-        self._sent = store.uri(layout.INPUTS) + "/"
+        self._sent = re.compile(re.escape(store.uri(layout.INPUTS)) + r"/[0-9a-f]{64}\.[a-z]+\Z")
         self._local = bool(Access.of(options).roots)
 
     def locate(self, path: str, field: str) -> str:
-        if not path.startswith(self._sent):
+        if not self._sent.match(path):
             scheme = path.partition("://")[0] if "://" in path else "file"
             if scheme == "file" and not self._local:
                 raise BadInput(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -295,6 +296,28 @@ def test_who_waits_hears_the_place_and_who_cannot_wait_is_refused(store: Store) 
     run(Studio(store, Limits(max_sessions=1, max_queued=2)), play)
 
 
+def test_who_plays_comes_before_videos_and_players_share(store: Store) -> None:
+    """A video of 20 chunks is under way (4 s each on the one group); two players wait for one of them at most."""
+
+    async def play(studio: Studio) -> None:
+        cells = {**ASKED, "actions": "w*20"}
+        video = await studio.service.create(cells, ME, Upload("image", picture()), played=False)
+        await asyncio.sleep(6)
+        players = [await begin(studio, "w*3") for _ in range(2)]
+        heard = await asyncio.gather(*(until(studio, name, "stored") for name in players))
+        waits = [next(event["at"] for event in each if event["type"] == "decoded") - 6 for each in heard]
+        assert max(waits) <= 4 * 4 + 1.5
+        for name in players:
+            await studio.service.finish(name, ME)
+            await until(studio, name, "committed")
+        order = [name for name, _ in studio.denoised() if name in players]
+        assert all(order[:count].count(name) >= count // 2 - 1 for count in range(1, 7) for name in players)
+        await until(studio, video["id"], "committed")
+        assert probe(await film(studio, video["id"])).frames == 20 * 33
+
+    run(Studio(store), play)
+
+
 def test_a_tenant_has_its_own_bound(store: Store) -> None:
     async def play(studio: Studio) -> None:
         await begin(studio, "w", tenant="small")
@@ -407,6 +430,21 @@ def test_what_is_wrong_names_field_and_remedy(store: Store, changes: dict[str, A
         assert all(remedy for _, _, remedy in refused.value.problems)
 
     run(Studio(store), play)
+
+
+def test_only_what_was_sent_can_be_named_not_what_lies_near_it(tmp_path: Path) -> None:
+    kept = open_store(str(tmp_path / "out"))
+    (tmp_path / "secret.png").write_bytes(picture())
+
+    async def play(studio: Studio) -> None:
+        await begin(studio)
+        (sent,) = kept.list(layout.INPUTS)
+        assert await studio.service.create({**ASKED, "image": kept.uri(sent)}, ME)
+        for near in ("../../secret.png", f"{sent.partition('/')[2]}/../../../secret.png"):
+            with pytest.raises(Refused, match="cannot be named"):
+                await studio.service.create({**ASKED, "image": f"{kept.uri(layout.INPUTS)}/{near}"}, ME)
+
+    run(Studio(kept), play)
 
 
 def test_a_picture_that_is_none_is_refused_at_once(store: Store) -> None:
