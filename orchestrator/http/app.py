@@ -32,6 +32,7 @@ def build(service: Service, rules: Rules) -> ASGIApp:
         version=VERSION,
         summary="Walk through a world while it is made, chunk by chunk.",
         docs_url=None,
+        redirect_slashes=False,
         redoc_url=None,
         openapi_url="/openapi.json",
     )

@@ -9,13 +9,19 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from uuid import uuid4
 
+import httpx
 import uvicorn
 
+from gamecraft_core.base.messages import Order
+from gamecraft_core.base.store import Store, open_store
 from jobs.service import QuietServer, listening
 from orchestrator.http.app import build
+from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules
-from tests.fakes.studio import Studio
+from tests.fakes.studio import Studio, picture
+from tests.fakes.world import usual
 
 Answer = TypeVar("Answer")
 
@@ -65,3 +71,27 @@ def served(make: Callable[[], Studio], rules: Rules | None = None, port: int = 0
             done[0]()
             thread.join(30)
             assert not thread.is_alive()
+
+
+def quick(order: Order) -> float:
+    """As fast as lets a test see an order."""
+    return usual(order) * 0.01
+
+
+def quick_studio(store: Store | None = None, **changes: Any) -> Studio:
+    return Studio(store or open_store(f"memory://{uuid4().hex}"), aside=asyncio.to_thread, behaviour=quick, **changes)
+
+
+def begun(http: httpx.Client, **fields: Any) -> dict[str, Any]:
+    answer = http.post("/v1/sessions", data={"prompt": "A harbour."} | fields, files={"image": picture()})
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/v1/sessions/{answer.json()['id']}"
+    return dict(answer.json())
+
+
+def finished(client: Client, http: httpx.Client, actions: str = "w d") -> str:
+    name = str(begun(http, actions=actions)["id"])
+    client.finish(name)
+    *_, last = client.watch(name)
+    assert last.event["type"] == "committed"
+    return name
