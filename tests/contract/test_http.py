@@ -20,8 +20,6 @@ from orchestrator.http.client import Client
 from tests.fakes.studio import picture
 from tests.fakes.web import Web, begun, finished, quick_studio, served
 
-#: As fast as lets a test see an order.
-
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[Web]:

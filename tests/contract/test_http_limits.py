@@ -23,8 +23,6 @@ from orchestrator.live.limits import ServiceLimits
 from tests.fakes.studio import Studio, picture
 from tests.fakes.web import Web, begun, finished, quick, quick_studio, served
 
-#: As fast as lets a test see an order.
-
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[Web]:
