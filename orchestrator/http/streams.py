@@ -13,14 +13,14 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.errors import FramelaneError, StoreUnavailable
 from orchestrator.http.answers import of_error
-from orchestrator.live.port import SETTLED, Refused, Service
+from orchestrator.live.port import SETTLED, Overloaded, Refused, Service
 
 #: A comment goes out after so long without an event: proxies end what is silent.
 _SILENCE_S = 15.0
-#: WebSocket's codes: normal, and "come back, the service restarts".
-_DONE, _RESTARTS, _REFUSED = 1000, 1012, 4000
+#: WebSocket's codes: normal; "come back", for the service restarts, or is not ready; and one of ours.
+_DONE, _RESTARTS, _LATER, _REFUSED = 1000, 1012, 1013, 4000
 
 
 async def segments(service: Service, session_id: str, tenant: str, first: int) -> AsyncIterator[bytes]:
@@ -68,6 +68,8 @@ async def socket(
         code = next(iter(done)).result()
         if code:
             await socket.close(code)
+    except (Overloaded, StoreUnavailable):
+        await socket.close(_LATER)
     except FramelaneError as error:
         await socket.send_json(_error(error))
         await socket.close(_REFUSED)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
@@ -167,6 +167,19 @@ def test_a_stream_goes_on_after_the_service_was_replaced(tmp_path: Path) -> None
             got += piece.data
         assert got == client.video(name)
         client.close()
+
+
+def test_before_the_lanes_are_warm_everybody_is_told_to_come_again() -> None:
+    with served(quick_studio, warm=False) as web, httpx.Client(base_url=web.url) as http:
+        assert http.get("/healthz").status_code == 200
+        for answer in (http.get("/readyz"), http.get("/v1/sessions"), http.post("/v1/sessions", json={})):
+            assert (answer.status_code, answer.json()["error"]["type"]) == (503, "not_ready")
+            assert "retry-after" in answer.headers
+        with connect(f"ws{web.url.removeprefix('http')}/v1/sessions/x/stream") as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(30)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1013, "a client comes back by itself"
 
 
 def test_who_does_not_read_costs_nothing(web: Web, http: httpx.Client, client: Client) -> None:

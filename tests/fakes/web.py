@@ -39,8 +39,10 @@ class Web:
 
 
 @contextmanager
-def served(make: Callable[[], Studio], rules: Rules | None = None, port: int = 0) -> Iterator[Web]:
-    """Serve what ``make`` makes until the block ends."""
+def served(
+    make: Callable[[], Studio], rules: Rules | None = None, port: int = 0, *, warm: bool = True
+) -> Iterator[Web]:
+    """Serve what ``make`` makes until the block ends; without ``warm`` its lanes never are."""
     ready: list[Web] = []
     there, done = threading.Event(), list[Callable[[], object]]()
 
@@ -52,12 +54,14 @@ def served(make: Callable[[], Studio], rules: Rules | None = None, port: int = 0
             uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=3)
         )
         web = asyncio.create_task(server.serve(sockets=[listener]))
-        await studio.start()
+        if warm:
+            await studio.start()
         done.append(lambda: loop.call_soon_threadsafe(end.set))
         ready.append(Web(f"http://127.0.0.1:{listener.getsockname()[1]}", studio, loop))
         there.set()
         await end.wait()
-        await studio.stop()
+        if warm:
+            await studio.stop()
         server.should_exit = True
         await web
 

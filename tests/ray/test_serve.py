@@ -24,7 +24,7 @@ from tests.servers.cluster import ENV, RayCluster
 
 pytestmark = pytest.mark.ray
 
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 class Serving:
@@ -74,7 +74,7 @@ def denoised(url: str) -> int:
 def test_a_session_is_played_and_survives_the_death_of_its_service(ray_cluster: RayCluster, tmp_path: Path) -> None:
     port = free_port()
     got, kinds, steps = b"", list[str](), list[dict[str, Any]]()
-    with Serving(ray_cluster, tmp_path, port) as serving, Client(serving.url) as client:
+    with Serving(ray_cluster, tmp_path, port) as serving, Client(serving.url, patience=DEADLINE_S) as client:
         name = client.create("A harbour.", image=INPUTS / "harbour.png", actions="w d", seed=7)["id"]
         pieces = client.watch(name)
         for piece in pieces:
