@@ -91,8 +91,8 @@ class Million:
         )
 
     def shards(self) -> dict[str, tuple[int, int]]:
-        """Every shard by its name, with what changes when it is written again."""
-        found = ((path.name, path.stat()) for path in sorted((self.out / "data").iterdir()))
+        """Every shard by its name, with what changes when it is written again; a kill may leave hidden files beside."""
+        found = ((path.name, path.stat()) for path in sorted((self.out / "data").glob("train-*")))
         return {name: (status.st_ino, status.st_mtime_ns) for name, status in found}
 
     def check(self) -> None:

@@ -36,7 +36,7 @@ def test_text_names_what_is_known(field: str, remedy: str, text: str) -> None:
 
 def test_verdicts() -> None:
     verdicts = {kind.__name__: kind.verdict for kind in TREE}
-    assert {verdicts.pop(name) for name in ("LaneLost", "LaneHung", "OutOfMemory")} == {"retry"}
+    assert {verdicts.pop(name) for name in ("LaneLost", "LaneHung", "NoRoom", "OutOfMemory")} == {"retry"}
     assert verdicts.pop("StateLost") == "rewind"
     assert verdicts.pop("Poisoned") == "quarantine"
     assert verdicts.pop("StoreUnavailable") == "wait"
