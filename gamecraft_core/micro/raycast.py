@@ -18,7 +18,7 @@ from gamecraft_core.micro.worlds import EYE, FACES, FAR, World
 
 FloatArray = npt.NDArray[np.float32]
 
-_HILL_STEPS = 18
+_HILL_STEPS = 14
 _HILL_REACH = 120.0
 #: Pattern waves shorter than this many pixels have faded away: nothing finer than a pixel is ever drawn.
 _FINEST = 3.0
@@ -43,7 +43,9 @@ class Caster:
         self._world, self._size = world, (height, width)
         self._enclosure = world.enclosure
         self._boxes = world.boxes
-        self._materials = torch.cat([tensor(world.base), tensor(world.second), tensor(world.waves)], dim=1)
+        materials = torch.cat([tensor(world.base), tensor(world.second), tensor(world.waves)], dim=1)
+        self._materials = materials.T.contiguous()
+        self._axes = (torch.arange(FACES, dtype=torch.int32) // 2).repeat(1 + len(world.boxes))
         self._fog_colour = tensor(world.light.horizon)
         self._zenith = tensor(world.light.zenith)
         self._sun = tensor(world.sun)
@@ -58,23 +60,24 @@ class Caster:
         frames = torch.empty(len(poses), height, width, 3, dtype=torch.uint8)
         depth = torch.empty(len(poses), height, width)
         for frame, deep, pose, lens in zip(frames, depth, poses, lenses, strict=True):
-            deep.copy_(self._one(frame, torch.from_numpy(np.array(pose[:3], np.float32)), lens))
+            deep.copy_(self._one(frame, np.array(pose[:3], np.float64), lens))
         return Pictures(frames, depth)
 
-    def _one(self, frame: Tensor, pose: Tensor, lens: FloatArray) -> Tensor:
+    def _one(self, frame: Tensor, pose: npt.NDArray[np.float64], lens: FloatArray) -> Tensor:
         """Fill one frame; returns its depth."""
         fx, fy, cx, cy = map(float, lens)
         x, y = (self._columns - cx) / fx, (self._rows - cy) / fy
         rotation, eye = pose[:, :3].tolist(), pose[:, 3].tolist()
         rays = [row[0] * x + row[1] * y + row[2] for row in rotation]
-        inverse = [1.0 / torch.where(ray.abs() < _TINY, _TINY, ray) for ray in rays]
+        inverse = [ray.masked_fill(ray.abs() < _TINY, _TINY).reciprocal_() for ray in rays]
         depth, surface = self._around(rays, inverse, eye)
+        slopes = (self._size[1] / (2 * fx), self._size[0] / (2 * fy))
         for number, box in enumerate(self._boxes):
-            _nearer(depth, surface, inverse, eye, box, FACES * (1 + number))
+            if _in_view(box, pose, slopes):
+                _nearer(depth, surface, inverse, eye, box, FACES * (1 + number))
         sky = self._sky(rays)
         colours = self._surfaces(depth, surface, rays, eye, fx)
-        clear = torch.exp(depth * -self._world.fog)
-        clear = torch.where(depth < FAR, clear, 0.0)
+        clear = (depth * -self._world.fog).exp_().masked_fill_(depth >= FAR, 0.0)
         picture = sky.lerp_(colours, clear)
         frame.copy_(_softened(picture).mul_(255.0).clamp_(0, 255).permute(1, 2, 0))
         return depth
@@ -85,59 +88,64 @@ class Caster:
         height, width = self._size
         depth = torch.full((height, width), FAR)
         surface = torch.zeros(height, width, dtype=torch.int32)
-        for axis in range(3):
-            if not self._world.walls and axis != 1:
-                continue
-            forward = rays[axis] > 0
-            far = torch.where(forward, high[axis] - eye[axis], low[axis] - eye[axis]).mul_(inverse[axis])
-            if axis == 1 and self._world.open_sky:
-                far = torch.where(forward, far, FAR)
-            near = far < depth
-            surface = torch.where(near, forward.to(torch.int32).add_(2 * axis), surface)
-            depth = torch.where(near, far, depth)
+        for axis in range(3) if self._world.walls else (1,):
+            up, down = (float(side[axis] - eye[axis]) for side in (low, high))
+            far = inverse[axis] * down
+            if not (axis == 1 and self._world.open_sky):
+                far = torch.maximum(far, inverse[axis] * up)
+            near = (far < depth).logical_and_(far > 0)
+            surface.masked_fill_(near, 2 * axis + 1)
+            if not (axis == 1 and self._world.open_sky):
+                surface.masked_fill_(near.logical_and(rays[axis] < 0), 2 * axis)
+            torch.where(near, far, depth, out=depth)
         if self._world.walls and self._world.open_sky:  # over the walls' edge there is sky
-            over = rays[1] * depth + eye[1] < float(low[1])
-            depth = torch.where(over, FAR, depth)
+            depth.masked_fill_(rays[1] * depth < float(low[1] - eye[1]), FAR)
         if self._world.hills[0]:
             depth, surface = self._hills(rays, eye)
         return depth, surface
 
     def _hills(self, rays: list[Tensor], eye: list[float]) -> tuple[Tensor, Tensor]:
-        """Where rays first sink below a rolling floor: steps that grow with distance, then a straight cut."""
-        distances = torch.logspace(0.0, float(np.log10(_HILL_REACH)), _HILL_STEPS).tolist()
-        depth = torch.full(self._size, FAR)
-        before, last = self._over(rays, eye, 0.0), 0.0
-        for distance in distances:
-            over = self._over(rays, eye, distance)
-            crossed = (over < 0) & (before >= 0) & (depth >= FAR)
-            where = last + (distance - last) * before / (before - over + _TINY)
-            depth = torch.where(crossed, where, depth)
-            before, last = over, distance
-        flat = (EYE - eye[1]) / rays[1].clamp(min=_TINY)
-        beyond = (depth >= FAR) & (flat > _HILL_REACH) & (flat < FAR)
-        return torch.where(beyond, flat, depth), torch.full(self._size, 3, dtype=torch.int32)
+        """Where rays first sink below a rolling floor: steps that grow with distance, then a straight cut.
 
-    def _over(self, rays: list[Tensor], eye: list[float], distance: float) -> Tensor:
-        """How far above the hills the point at ``distance`` is; the hills lie on the floor and below it."""
+        Rays that rise do not: the eye is above the highest hill.
+        """
+        sinking = rays[1] > 0
+        x, y, z = (ray[sinking] for ray in rays)
+        flat = (EYE - eye[1]) / y.clamp(min=_TINY)  # what slips between the steps, and all beyond them
+        depth = torch.full_like(x, FAR)
+        last, before = 0.0, torch.full_like(x, EYE - eye[1])
+        for distance in torch.logspace(0.4, float(np.log10(_HILL_REACH)), _HILL_STEPS).tolist():
+            over = self._over((x, y, z), eye, distance)
+            crossed = (over < 0).logical_and_(depth >= FAR)
+            where = (before / (before - over)).mul_(distance - last).add_(last)
+            torch.where(crossed, where, depth, out=depth)
+            before, last = over, distance
+        missed = (depth >= FAR).logical_and_(flat < FAR)
+        whole = torch.full(self._size, FAR)
+        whole[sinking] = torch.where(missed, flat, depth)
+        return whole, torch.full(self._size, 3, dtype=torch.int32)
+
+    def _over(self, rays: tuple[Tensor, Tensor, Tensor], eye: list[float], distance: float) -> Tensor:
+        """How far above the hills the points at ``distance`` are."""
         height, wave = self._world.hills
         x = (rays[0] * (distance * wave)).add_(eye[0] * wave).sin_()
         z = (rays[2] * (distance * wave)).add_(eye[2] * wave).sin_()
-        return x.mul_(z).mul_(height).add_(EYE - eye[1]).sub_(rays[1] * distance)
+        return x.mul_(z).mul_(height).add_(EYE - eye[1]).sub_(rays[1], alpha=distance)
 
     def _surfaces(self, depth: Tensor, surface: Tensor, rays: list[Tensor], eye: list[float], fx: float) -> Tensor:
         """Pattern colours [3, H, W] of what was hit."""
         points = [ray * depth + place for ray, place in zip(rays, eye, strict=True)]
-        axis = (surface % FACES) // 2
+        axis = self._axes.index_select(0, surface.flatten()).unflatten(0, self._size)
         u = torch.where(axis == 0, points[2], points[0])
         v = torch.where(axis == 1, points[2], points[1])
-        rows = self._materials[surface.flatten().long()].T.unflatten(1, self._size)
+        rows = self._materials.index_select(1, surface.flatten()).unflatten(1, self._size)
         base, second, waves = rows[:3], rows[3:6], rows[6:]
         finest = (2 * np.pi / _FINEST) * fx / depth
         pattern = torch.ones_like(depth)
         for along, wave in zip((u, v), waves, strict=True):
             visible = (1 - wave / finest).clamp_(0, 1)
             wavy = torch.cos(along * wave).mul_(3.0).clamp_(-1, 1)
-            pattern.mul_(torch.where(wave > 0, wavy.mul_(visible), 1.0))
+            pattern.mul_(wavy.mul_(visible).masked_fill_(wave == 0, 1.0))
         return torch.lerp(base, second, pattern.mul_(0.5).add_(0.5))
 
     def _sky(self, rays: list[Tensor]) -> Tensor:
@@ -145,7 +153,7 @@ class Caster:
         length = (rays[0].square() + rays[1].square() + rays[2].square()).rsqrt_()
         up = (-rays[1] * length).clamp_(0, 1).mul_(1.6).clamp_(max=1)
         facing = sum(ray * part for ray, part in zip(rays, self._sun.tolist(), strict=True))
-        glow = (facing * length).clamp_(min=0).pow_(2).pow_(8)
+        glow = (facing * length).clamp_(min=0).square_().square_().square_().square_()
         sky = torch.lerp(self._fog_colour[:, None, None], self._zenith[:, None, None], up)
         return sky.addcmul_(self._sun_colour[:, None, None], glow[None])
 
@@ -155,24 +163,30 @@ def _nearer(
 ) -> None:
     """Put ``box`` in front of what was hit so far, in place; its faces are surfaces ``first`` on."""
     low, high = box
-    enter, leave, axis = None, None, None
-    for number in range(3):
-        one = inverse[number] * (low[number] - eye[number])
-        other = inverse[number] * (high[number] - eye[number])
-        near, far = torch.minimum(one, other), torch.maximum(one, other)
-        if enter is None or leave is None or axis is None:
-            enter, leave, axis = near, far, torch.zeros_like(surface)
-        else:
-            axis = torch.where(near > enter, number, axis)
-            enter, leave = torch.maximum(enter, near), torch.minimum(leave, far)
-    assert enter is not None and leave is not None and axis is not None
-    hit = (enter < leave) & (enter > 0) & (enter < depth)
+    near, far = [], []
+    for ray, below, above, place in zip(inverse, low, high, eye, strict=True):
+        one, other = ray * float(below - place), ray * float(above - place)
+        near.append(torch.minimum(one, other))
+        far.append(torch.maximum(one, other))
+    enter = torch.maximum(torch.maximum(near[0], near[1]), near[2])
+    leave = torch.minimum(torch.minimum(far[0], far[1]), torch.minimum(far[2], depth))
+    hit = (enter < leave).logical_and_(enter > 0)
     if not bool(hit.any()):
         return
-    signs = torch.stack([(part < 0).to(torch.int32) for part in inverse])
-    side = signs.gather(0, axis[None].long())[0].to(torch.int32)
-    surface.copy_(torch.where(hit, axis * 2 + side + first, surface))
-    depth.copy_(torch.where(hit, enter, depth))
+    for axis, (below, above, place) in enumerate(zip(low, high, eye, strict=True)):
+        if place < below:  # an eye sees at most one of two opposite faces
+            surface.masked_fill_(hit & (near[axis] == enter), first + 2 * axis)
+        elif place > above:
+            surface.masked_fill_(hit & (near[axis] == enter), first + 2 * axis + 1)
+    torch.where(hit, enter, depth, out=depth)
+
+
+def _in_view(box: npt.NDArray[np.float64], pose: npt.NDArray[np.float64], slopes: tuple[float, float]) -> bool:
+    """Whether any of the box may be seen: not all corners lie outside one and the same side of the view."""
+    corners = np.stack(np.meshgrid(*box.T, indexing="ij"), axis=-1).reshape(-1, 3) - pose[:, 3]
+    x, y, z = (corners @ pose[:, :3]).T
+    outside = [z <= 0, x > slopes[0] * z, x < -slopes[0] * z, y > slopes[1] * z, y < -slopes[1] * z]
+    return not any(side.all() for side in outside)
 
 
 def _softened(picture: Tensor) -> Tensor:

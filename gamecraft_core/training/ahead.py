@@ -41,7 +41,9 @@ class Ahead(Generic[Item]):
     def __enter__(self) -> Ahead[Item]:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | Any
+    ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 

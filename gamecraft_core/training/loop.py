@@ -7,8 +7,9 @@ run that goes on ends with the bits of an unbroken one (same device, same thread
 from __future__ import annotations
 
 import json
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +21,21 @@ from gamecraft_core.base.errors import WeightsError
 
 _BETAS = (0.9, 0.98)
 _CLIP = 1.0
+#: Inputs of a matrix at which its rate is the settings' own; more inputs take smaller steps, in inverse proportion,
+#: so that a step moves every layer's output by about the same (Yang et al., 2021).
+_INPUTS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a stage is trained. The rate rises over ``warmup`` steps and falls to zero over the last ``cooldown``."""
+    """How a stage is trained. Rates rise over ``warmup`` steps and fall to zero over the last ``cooldown``.
+
+    ``rate`` is that of matrices with ``_INPUTS`` inputs, ``vector_rate`` that of biases and norms.
+    """
 
     steps: int
     rate: float
+    vector_rate: float
     warmup: int = 100
     cooldown: int = 0
     decay: float = 0.01
@@ -51,12 +59,12 @@ class Objective(Protocol):
     def restore(self, state: dict[str, Any]) -> None: ...
 
 
-def rate_at(step: int, settings: Settings) -> float:
-    """The learning rate of ``step``, counted from 0."""
+def strength(step: int, settings: Settings) -> float:
+    """The part of its rates that ``step``, counted from 0, takes."""
     rise = min(1.0, (step + 1) / max(settings.warmup, 1))
     left = settings.steps - step
     fall = min(1.0, left / settings.cooldown) if settings.cooldown else 1.0
-    return settings.rate * min(rise, fall)
+    return min(rise, fall)
 
 
 class Run:
@@ -66,17 +74,19 @@ class Run:
         self._objective, self._settings = objective, settings
         self._named = dict(objective.module.named_parameters())
         self.average = {name: value.detach().clone() for name, value in self._named.items()}
-        matrices = [value for value in self._named.values() if value.dim() > 1]
-        vectors = [value for value in self._named.values() if value.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": list(values), "weight_decay": settings.decay if inputs else 0.0, "inputs": inputs}
+            for inputs, values in _by_inputs(self._named.values()).items()
+        ]
         self._optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=_BETAS, eps=1e-8)
         self.step = 0
 
     def advance(self) -> dict[str, float]:
         """One step; returns its figures."""
-        rate = rate_at(self.step, self._settings)
+        part, settings = strength(self.step, self._settings), self._settings
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            inputs = group["inputs"]
+            group["lr"] = part * (settings.rate * _INPUTS / inputs if inputs else settings.vector_rate)
         loss, figures = self._objective.loss(self.step)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -87,7 +97,7 @@ class Run:
         keep = min(self._settings.average, (1 + self.step) / (10 + self.step))
         values = [value.detach() for value in self._named.values()]
         torch._foreach_lerp_(list(self.average.values()), values, 1 - keep)
-        return {"loss": float(loss.detach()), "grad_norm": float(norm), "rate": rate, **figures}
+        return {"loss": float(loss.detach()), "grad_norm": float(norm), "strength": part, **figures}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint at once or not at all."""
@@ -106,8 +116,8 @@ class Run:
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint; WeightsError where it is another model's or damaged."""
+        content = _read(path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
             with torch.no_grad():
                 for name, value in self._named.items():
                     value.copy_(content["weights"][name])
@@ -115,27 +125,61 @@ class Run:
             self._optimizer.load_state_dict(content["optimizer"])
             self._objective.restore(content["objective"])
             self.step = int(content["step"])
-        except (OSError, EOFError, KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(
                 f"{path} is no checkpoint of this stage and preset: {error}", field="out", remedy="name another folder"
             ) from error
 
 
+def _by_inputs(values: Iterable[Tensor]) -> dict[int, list[Tensor]]:
+    """Parameters by the number of inputs that each output adds up; 0 for vectors."""
+    groups: dict[int, list[Tensor]] = {}
+    for value in values:
+        groups.setdefault(value[0].numel() if value.dim() > 1 else 0, []).append(value)
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Where a checkpoint stands: its step, and how many items of data it has taken beyond those of its steps."""
+
+    step: int = 0
+    taken: int = 0
+
+
+def saved_state(path: Path) -> Saved:
+    """What ``path`` says of itself; all zero where there is none."""
+    if not path.exists():
+        return Saved()
+    content = _read(path)
+    return Saved(int(content["step"]), int(content["objective"].get("taken", 0)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not {"step", "weights", "average", "optimizer", "objective"} <= content.keys():
+            raise ValueError("parts are missing")
+    except (OSError, EOFError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path} is no checkpoint: {error}", field="out", remedy="name another folder") from error
+    return content
+
+
 def train(run: Run, settings: Settings, checkpoint: Path, log: Path, stopped: Callable[[], bool]) -> bool:
     """Advance to the last step; False where it was told to stop. Either way the checkpoint holds where it stands."""
     began, first = time.monotonic(), run.step
-    sums: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as stream:
         while run.step < settings.steps and not stopped():
             for name, value in run.advance().items():
-                sums[name] = sums.get(name, 0.0) + value
+                seen.setdefault(name, []).append(value)
             if run.step % settings.log_every == 0:
                 pace = (time.monotonic() - began) / (run.step - first)
-                means = {name: value / settings.log_every for name, value in sums.items()}
+                means = {name: sum(values) / len(values) for name, values in seen.items()}
                 stream.write(json.dumps({"step": run.step, "seconds_a_step": round(pace, 3), **means}) + "\n")
                 stream.flush()
-                sums = {}
+                seen = {}
             if run.step % settings.save_every == 0:
                 run.save(checkpoint)
     run.save(checkpoint)

@@ -22,6 +22,8 @@ from gamecraft_core.training.vae_forward import decode, encode
 from gamecraft_core.vae.model import CausalVae
 
 _EDGES, _COARSE = 0.5, 0.5
+#: Sides of a crop are multiples of a latent's.
+_STEP = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +47,30 @@ class VaeClips:
     def __call__(self, step: int) -> Tensor:
         draw = np.random.Generator(np.random.Philox(key=[self.settings.seed, step]))
         video = self.preset.video
-        whole = step >= self.settings.whole_from
+        part = 1 if step >= self.settings.whole_from else 2 if 2 * step >= self.settings.whole_from else 3
         clips = []
-        frames, crops = self._shape(draw, whole)
-        for number in range(1 if whole and frames > 1 else 2):
+        frames, crops = self._shape(draw, part)
+        for number in range(1 if part == 1 and frames > 1 else 2):
             seed = int(draw.integers(2**40)) + number
             episode = make_episode(seed, 1, (video.height, video.width), self.preset.control)
-            clips += [self._cut(draw, episode.chunk(0), frames, whole) for _ in range(crops)]
+            clips += [self._cut(draw, episode.chunk(0), frames, part) for _ in range(crops)]
         return torch.stack(clips)
 
-    def _shape(self, draw: np.random.Generator, whole: bool) -> tuple[int, int]:
-        """Frames of the batch's clips, and how many crops of each episode."""
+    def _shape(self, draw: np.random.Generator, part: int) -> tuple[int, int]:
+        """Frames of the batch's clips, and how many crops of each episode, whose sides are a ``part`` of the whole."""
         kind = draw.random()
         if kind < 0.2:
-            return 1, 2 if whole else 8
-        if whole:
+            return 1, 2 if part == 1 else 8
+        if part == 1:
             return (CHUNK_FRAMES if kind < 0.5 else 17), 1
-        return (9, 2) if kind < 0.6 else (17, 1)
+        return (9, part) if kind < 0.7 else (17, part - 1)
 
-    def _cut(self, draw: np.random.Generator, frames: Tensor, length: int, whole: bool) -> Tensor:
+    def _cut(self, draw: np.random.Generator, frames: Tensor, length: int, part: int) -> Tensor:
         first = int(draw.integers(len(frames) - length + 1))
-        if whole:
-            return frames[first : first + length]
-        height, width = frames.shape[1] // 2, frames.shape[2] // 2
-        top, left = int(draw.integers(height + 1)), int(draw.integers(width + 1))
+        height, width = (side // part // _STEP * _STEP for side in frames.shape[1:3])
+        top, left = (
+            int(draw.integers(side - kept + 1)) for side, kept in zip(frames.shape[1:3], (height, width), strict=True)
+        )
         return frames[first : first + length, top : top + height, left : left + width]
 
 

@@ -47,7 +47,7 @@ The person looks like a traveller with a green cloak and a walking stick.
 """
 
 
-def train_llm(folder: Path) -> None:
+def train_llm(folder: Path, corpus: str = CORPUS) -> Tokenizer:
     """tokenizer.json: as few merges as make the template's words whole."""
     frame = TEMPLATES["gamecraft"]
     tokenizer = Tokenizer(models.BPE())
@@ -62,7 +62,7 @@ def train_llm(folder: Path) -> None:
         vocab_size=900, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     between = re.split("|".join(map(re.escape, _SPECIAL)), frame.before + frame.after)
-    tokenizer.train_from_iterator([*between * 50, *CORPUS.splitlines()], trainer)
+    tokenizer.train_from_iterator([*between * 50, *corpus.splitlines()], trainer)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in (*_SPECIAL, _PAD)])
     begin = _SPECIAL[0]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -70,9 +70,10 @@ def train_llm(folder: Path) -> None:
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     print(f"{folder.name}: {tokenizer.get_vocab_size()} ids, template {len(tokenizer.encode(frame.before).ids)} tokens")
+    return tokenizer
 
 
-def train_clip(folder: Path) -> None:
+def train_clip(folder: Path, corpus: str = CORPUS) -> dict[str, int]:
     """vocab.json and merges.txt; the special tokens have the highest ids, the end of text the very highest."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -86,7 +87,7 @@ def train_clip(folder: Path) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=900, min_frequency=2, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
     )
-    tokenizer.train_from_iterator(CORPUS.splitlines() * 2, trainer)
+    tokenizer.train_from_iterator(corpus.splitlines() * 2, trainer)
     trained = json.loads(tokenizer.to_str())["model"]
     pieces = sorted(alphabet) + [f"{letter}</w>" for letter in sorted(alphabet)]
     merges = [tuple(pair) for pair in trained["merges"]]
@@ -96,6 +97,7 @@ def train_clip(folder: Path) -> None:
     lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{folder.name}: {len(ids)} ids")
+    return ids
 
 
 if __name__ == "__main__":

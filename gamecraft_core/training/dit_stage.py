@@ -1,0 +1,156 @@
+"""Training the transformer: flow matching on the latents to come, given history, camera and words.
+
+As the sampler will ask it: history is clean, stands before the new frames and is masked; the camera of the history is
+a camera of zeros; noise levels are drawn through the sampler's shift. What is to be continued is one image, one clip
+or several, mixed. Now and then the condition is taken away (empty prompt, still camera), which is the branch that
+classifier-free guidance subtracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gamecraft_core.base.messages import TextStates
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.dit.rope import rope_table
+from gamecraft_core.families.gamecraft import GameCraft, build_model, with_history
+from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
+from gamecraft_core.timeline.camera import intrinsics, relative_c2w
+from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.training.dit_forward import TextBatch, velocity
+from gamecraft_core.training.latents import CHUNKS, Pool, Sample
+
+Kind = Literal["image", "clip", "clips"]
+KINDS: tuple[Kind, ...] = ("image", "clip", "clips")
+#: Clips of history a kind has.
+_CLIPS = {"image": 0, "clip": 1, "clips": 2}
+#: Parts of a weight's fan-in that are zero when training starts: these layers add nothing yet.
+_SILENT = ("img_mod.", "txt_mod.", "modulation.", "adaLN_modulation.", "final_layer.linear.")
+
+
+@dataclass(frozen=True, slots=True)
+class DitSettings:
+    """``mix``: how often each of ``KINDS`` is taken; ``batch``: samples of each; ``drop``: how often conditions go.
+
+    ``jitter``: the largest noise added to a history, against drift: at run time it holds the model's own latents.
+    """
+
+    seed: int
+    mix: tuple[float, float, float] = (0.5, 0.45, 0.05)
+    batch: tuple[int, int, int] = (8, 4, 2)
+    drop: float = 0.06
+    jitter: float = 0.15
+    bf16: bool = True
+
+
+def new_dit(preset: Preset, seed: int) -> GameCraft:
+    """A transformer to train, its weights drawn from ``seed``."""
+    model = build_model(preset, "cpu", torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if any(part in name for part in _SILENT) or name.endswith(".bias"):
+                value.zero_()
+            elif value.dim() > 1:
+                value.normal_(0, value[0].numel() ** -0.5, generator=generator)
+            else:
+                value.fill_(1)
+    return model.requires_grad_(True)
+
+
+class DitObjective:
+    """The transformer, and its loss at a step."""
+
+    def __init__(
+        self, preset: Preset, model: GameCraft, settings: DitSettings, pool: Pool, encode: Callable[[str], TextStates]
+    ) -> None:
+        """``encode`` gives a prompt's states; they are asked for again and again."""
+        self._preset, self._model, self._settings, self._pool, self._encode = preset, model, settings, pool, encode
+
+    @property
+    def module(self) -> nn.Module:
+        return self._model
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        draw = np.random.Generator(np.random.Philox(key=[self._settings.seed, step]))
+        pool = self._pool.at(step)
+        kind = KINDS[int(draw.choice(len(KINDS), p=self._settings.mix))]
+        count = self._settings.batch[KINDS.index(kind)]
+        chosen = [pool[int(draw.integers(len(pool)))] for _ in range(count)]
+        first = _CLIPS[kind]
+        chunks = [int(draw.integers(first, CHUNKS)) for _ in chosen]
+        past = torch.stack([_past(sample, chunk, kind) for sample, chunk in zip(chosen, chunks, strict=True)]).float()
+        clean = torch.stack([sample.clips[chunk] for sample, chunk in zip(chosen, chunks, strict=True)]).float()
+        dropped = draw.random(count) < self._settings.drop
+        past = past + draw.uniform(0, self._settings.jitter) * _normal(draw, past.shape)
+        sigma = self._sigmas(draw, count)
+        noise = _normal(draw, clean.shape)
+        latents = torch.lerp(clean, noise, sigma[:, None, None, None, None])
+        video = torch.stack([with_history(*pair) for pair in zip(past, latents, strict=True)])
+        text = self._text(["" if gone else each.prompt for each, gone in zip(chosen, dropped, strict=True)])
+        shown = zip(chosen, chunks, dropped, strict=True)
+        maps = [self._maps(each.rows[chunk], still=bool(gone)) for each, chunk, gone in shown]
+        rope, patch = self._rope(video.shape[2:]), self._preset.dit.patch_size
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
+            camera = self._camera(maps, past.shape[2])
+            predicted = velocity(self._model, video, sigma * 1000, text, camera, rope, patch)
+        error = (predicted[:, :, past.shape[2] :] - (noise - clean)).square().mean()
+        return error, {f"loss_{kind}": float(error.detach())}
+
+    def state(self) -> dict[str, Any]:
+        return self._pool.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._pool.restore(state)
+
+    def _sigmas(self, draw: np.random.Generator, count: int) -> Tensor:
+        """Noise levels [count], spread evenly over the batch, then shifted as the sampler's are."""
+        u = torch.tensor((np.arange(count) + draw.random(count)) / count, dtype=torch.float32)
+        shift = self._preset.sampling.shift
+        return shift * u / (1 + (shift - 1) * u)
+
+    def _maps(self, rows: Tensor, *, still: bool) -> Tensor:
+        """Plücker maps [F, 6, H, W] of pose rows, or of a camera that does not move."""
+        video, frames, values = self._preset.video, self._preset.video.chunk_frames, rows.numpy()
+        poses = torch.eye(4).expand(frames, -1, -1) if still else torch.from_numpy(relative_c2w(values, frames))
+        lens = torch.from_numpy(intrinsics(values[:frames], video.height, video.width))
+        return round_to_bf16(plucker_maps(poses, lens, video.height, video.width))
+
+    def _camera(self, maps: list[Tensor], past: int) -> Tensor:
+        """Camera tokens [B, tokens, hidden]: zeros' on ``past`` latent frames, those of ``maps`` after them."""
+        net = self._model.camera_net
+        tokens = [net(each) for each in maps]
+        frames = clip_latents(self._preset.video.chunk_frames)
+        before = net.zero_token().expand(past * len(tokens[0]) // frames, -1)
+        return torch.stack([torch.cat([before, each]) for each in tokens]).float()
+
+    def _rope(self, latent_shape: torch.Size) -> Tensor:
+        t, h, w = (size // part for size, part in zip(latent_shape, self._preset.dit.patch_size, strict=True))
+        return rope_table((t, h, w), self._preset.dit.rope_dim_list, self._preset.dit.rope_theta)
+
+    def _text(self, prompts: list[str]) -> TextBatch:
+        states = [self._encode(prompt) for prompt in prompts]
+        longest = max(len(each.states) for each in states)
+        padded = torch.zeros(len(states), longest, states[0].states.shape[1])
+        real = torch.zeros(len(states), longest, dtype=torch.bool)
+        for row, each in enumerate(states):
+            padded[row, : len(each.states)] = torch.tensor(each.states)
+            real[row, : len(each.states)] = True
+        return TextBatch(padded, real, torch.tensor(np.stack([each.pooled for each in states])))
+
+
+def _past(sample: Sample, chunk: int, kind: Kind) -> Tensor:
+    """The history [16, T, h, w] that ``chunk`` continues."""
+    if kind == "image":
+        return sample.images[chunk]
+    return torch.cat(list(sample.clips[chunk - _CLIPS[kind] : chunk]), dim=1)
+
+
+def _normal(draw: np.random.Generator, shape: torch.Size) -> Tensor:
+    return torch.from_numpy(draw.standard_normal(tuple(shape), np.float32))
