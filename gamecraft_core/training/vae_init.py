@@ -30,7 +30,7 @@ def new_vae(preset: Preset, seed: int, pixels: Tensor) -> CausalVae:
     generator = torch.Generator().manual_seed(seed)
     vae = CausalVae(config)
     for part in vae.modules():
-        if isinstance(part, nn.Conv3d):
+        if isinstance(part, nn.Conv3d | nn.Linear):
             part.weight.normal_(0, part.weight[0].numel() ** -0.5, generator=generator)
             _zero(part.bias)
     for part in vae.modules():

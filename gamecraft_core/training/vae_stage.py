@@ -22,6 +22,8 @@ from gamecraft_core.training.vae_forward import decode, encode
 from gamecraft_core.vae.model import CausalVae
 
 _EDGES, _COARSE = 0.5, 0.5
+#: Frames and pixels a frame; see ``_is_safe``.
+_MANY, _SMALL = 17, 48 * 80
 #: Sides of a crop are multiples of a latent's.
 _STEP = 8
 
@@ -87,7 +89,7 @@ class VaeObjective:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         x = to_unit(self._clips.take()).contiguous(memory_format=torch.channels_last_3d)
         generator = torch.Generator().manual_seed(self._settings.seed * 1_000_003 + step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16 and _is_safe(x)):
             mean, logvar = encode(self._vae, x)
             z = mean + torch.exp(0.5 * logvar) * torch.randn(mean.shape, generator=generator)
             y = decode(self._vae, z)
@@ -105,6 +107,15 @@ class VaeObjective:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Batches depend on the step alone."""
+
+
+def _is_safe(x: Tensor) -> bool:
+    """Whether bf16 convolutions may be trained on ``x`` [B, 3, F, H, W].
+
+    oneDNN's weight gradients overrun their memory for few large frames (seen with torch 2.13 on an AMX processor at
+    96 x 160: 1 to 5 frames crash, 17 and 33 do not). Such clips cost little: they run in float32.
+    """
+    return x.shape[2] >= _MANY or x.shape[3] * x.shape[4] <= _SMALL
 
 
 def _edges(y: Tensor, x: Tensor) -> Tensor:
