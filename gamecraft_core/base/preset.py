@@ -116,12 +116,23 @@ class VideoConfig(Strict):
 
 
 class ControlConfig(Strict):
-    """Legal speeds (units a chunk for moves, degrees a chunk for rotations) and the one taken when none is given."""
+    """Legal speeds (units a chunk for moves, degrees a chunk for rotations) and those taken when none is given."""
 
     speed_min: float = 0.0
     speed_max: float = 3.0
     rotation_speed_max: float = 3.0
     default_speed: float = 0.2
+    #: Of rotations; without it they take ``default_speed`` too.
+    default_rotation_speed: float | None = None
+
+    def default_for(self, action: str) -> float:
+        """The speed of an action that names none."""
+        of_turns = self.default_rotation_speed if action.endswith("_rot") else None
+        return self.default_speed if of_turns is None else of_turns
+
+    def most_for(self, action: str) -> float:
+        """The strongest legal speed of an action."""
+        return self.rotation_speed_max if action.endswith("_rot") else self.speed_max
 
 
 class RuntimeConfig(Strict):

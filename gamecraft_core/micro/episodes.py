@@ -95,7 +95,7 @@ def draw_control(draw: np.random.Generator, limits: ControlConfig) -> Control:
 
 
 def _speed(draw: np.random.Generator, action: str, limits: ControlConfig) -> float:
-    most = limits.rotation_speed_max if action.endswith("_rot") else limits.speed_max
+    most = limits.most_for(action)
     return float(limits.speed_min + (most - limits.speed_min) * draw.uniform(0.03, 1.0))
 
 

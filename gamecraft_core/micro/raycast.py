@@ -135,10 +135,10 @@ class Caster:
     def _surfaces(self, depth: Tensor, surface: Tensor, rays: list[Tensor], eye: list[float], fx: float) -> Tensor:
         """Pattern colours [3, H, W] of what was hit."""
         points = [ray * depth + place for ray, place in zip(rays, eye, strict=True)]
-        axis = self._axes.index_select(0, surface.flatten()).unflatten(0, self._size)
+        axis = self._axes.index_select(0, surface.flatten()).view(self._size)
         u = torch.where(axis == 0, points[2], points[0])
         v = torch.where(axis == 1, points[2], points[1])
-        rows = self._materials.index_select(1, surface.flatten()).unflatten(1, self._size)
+        rows = self._materials.index_select(1, surface.flatten()).view(-1, *self._size)
         base, second, waves = rows[:3], rows[3:6], rows[6:]
         finest = (2 * np.pi / _FINEST) * fx / depth
         pattern = torch.ones_like(depth)

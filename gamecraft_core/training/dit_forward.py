@@ -112,7 +112,7 @@ def _refined(refiner: TextRefiner, text: TextBatch, timesteps: Tensor, heads: in
     weight = text.real[..., None].float()
     mean = (text.states * weight).sum(1) / weight.sum(1)
     active = F.silu(embed_time(refiner.t_embedder, timesteps) + refiner.c_embedder(mean))
-    x = refiner.input_embedder(text.states).float()
+    x: Tensor = refiner.input_embedder(text.states).float()
     mask = None if text.even else text.real[:, None, None]
     for block in refiner.individual_token_refiner.blocks:
         x = _refiner_block(cast(RefinerBlock, block), x, active, heads, mask)
@@ -121,8 +121,8 @@ def _refined(refiner: TextRefiner, text: TextBatch, timesteps: Tensor, heads: in
 
 def _refiner_block(block: RefinerBlock, x: Tensor, active: Tensor, heads: int, mask: Tensor | None) -> Tensor:
     gate, gate_mlp = block.adaLN_modulation[1](active).float().chunk(2, dim=-1)
-    qkv = block.self_attn_qkv(block.norm1(x)).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(*qkv, attn_mask=mask).transpose(1, 2).flatten(2)
+    q, k, v = _split(block.self_attn_qkv(block.norm1(x)), heads)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
     x = _gated(x, gate, block.self_attn_proj(mixed))
     return _gated(x, gate_mlp, block.mlp.fc2(F.silu(block.mlp.fc1(block.norm2(x)))))
 
@@ -142,8 +142,13 @@ def _gated(x: Tensor, gate: Tensor, change: Tensor) -> Tensor:
 
 def _heads(features: Tensor, heads: int, q_norm: RMSNorm, k_norm: RMSNorm) -> tuple[Tensor, Tensor, Tensor]:
     """[B, rows, 3 * hidden] to q, k, v [B, heads, rows, d], the first two normed in float32."""
-    q, k, v = features.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = _split(features, heads)
     return _rms(q, q_norm), _rms(k, k_norm), v
+
+
+def _split(features: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """[B, rows, 3 * hidden] to three of [B, heads, rows, d]."""
+    return features.reshape(*features.shape[:-1], 3, heads, -1).permute(2, 0, 3, 1, 4).unbind()
 
 
 def _rms(x: Tensor, norm: nn.Module) -> Tensor:
@@ -158,6 +163,6 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, rope: Tensor, mask: Tensor | None) 
 
 def _rotated(x: Tensor, rope: Tensor) -> Tensor:
     rows = len(rope)
-    pairs = torch.view_as_complex(x[:, :, :rows].unflatten(-1, (-1, 2)).contiguous())
+    pairs = torch.view_as_complex(x[:, :, :rows].reshape(*x.shape[:2], rows, -1, 2))
     turned = torch.view_as_real(pairs * rope.transpose(0, 1)).flatten(-2)
     return torch.cat([turned, x[:, :, rows:]], dim=2)

@@ -24,7 +24,7 @@ def group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     """``norm(x)`` in the type of ``x`` [B, C, T, H, W], channels last where large."""
     if x.dtype != torch.bfloat16 or x.numel() < _LARGE or x.device.type != "cpu":
         return F.group_norm(x, norm.num_groups, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps)
-    result = _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+    result = _GroupNorm.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
     assert isinstance(result, Tensor)
     return result
 

@@ -80,7 +80,7 @@ def _decoder(decoder: Decoder, z: Tensor) -> Tensor:
 
 def _conv(layer: CausalConv3d, x: Tensor) -> Tensor:
     if layer.conv.kernel_size != (1, 1, 1):
-        padded = _Replicated.apply(x)
+        padded = _Replicated.apply(x)  # type: ignore[no-untyped-call]
         assert isinstance(padded, Tensor)
         x = padded
     out: Tensor = layer.conv(x)
@@ -132,5 +132,5 @@ def _attention(layer: Attention, x: Tensor) -> Tensor:
         ],
         dim=2,
     )
-    out = layer.to_out[0](mixed).reshape(batch, frames, height, width, channels).permute(0, 4, 1, 2, 3)
-    return x + out.contiguous(memory_format=torch.channels_last_3d)
+    out: Tensor = layer.to_out[0](mixed).reshape(batch, frames, height, width, channels).permute(0, 4, 1, 2, 3)
+    return torch.add(x, out.contiguous(memory_format=torch.channels_last_3d))

@@ -37,8 +37,8 @@ def new_vae(preset: Preset, seed: int, pixels: Tensor) -> CausalVae:
         if isinstance(part, ResnetBlock):
             part.conv2.conv.weight.zero_()
         elif isinstance(part, Attention):
-            part.to_out[0].weight.zero_()
-            _zero(part.to_out[0].bias)
+            for value in part.to_out.parameters():
+                value.zero_()
     for side, block in ((vae.encoder, vae.encoder.down_blocks[-1]), (vae.decoder, vae.decoder.up_blocks[-1])):
         first = block.get_submodule("resnets.0")
         assert isinstance(first, ResnetBlock)

@@ -47,7 +47,7 @@ def make(folder: Path) -> None:
     _config(
         folder / "llm",
         _llm_config(
-            {name: tokenizer.token_to_id(token) for name, token in _TOKENS.items()}, tokenizer.get_vocab_size()
+            {name: tokenizer.get_vocab()[token] for name, token in _TOKENS.items()}, tokenizer.get_vocab_size()
         ),
     )
     _config(folder / "clip", _clip_config(len(ids)))

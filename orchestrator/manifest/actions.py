@@ -150,7 +150,7 @@ def _action(given: Mapping[str, Any], place: str, limits: ControlConfig) -> tupl
     action = given.get("action")
     if action not in ACTIONS:
         raise BadInput(f"unknown action {shown(action)}", field=f"{place}.action", remedy=meant(action, ACTIONS))
-    return action, _speed(given.get("speed", limits.default_speed), action, f"{place}.speed", limits)
+    return action, _speed(given.get("speed", limits.default_for(action)), action, f"{place}.speed", limits)
 
 
 def _pose_control(given: Mapping[str, Any], place: str, load_poses: LoadPoses) -> PoseControl:
@@ -163,7 +163,7 @@ def _pose_control(given: Mapping[str, Any], place: str, load_poses: LoadPoses) -
 
 
 def _speed(value: Any, action: str, place: str, limits: ControlConfig) -> float:
-    high = limits.rotation_speed_max if action.endswith("_rot") else limits.speed_max
+    high = limits.most_for(action)
     speed = as_number(value)
     if speed is None:
         reason = f"{shown(value)} is not a finite number"

@@ -183,13 +183,15 @@ def check_preset(preset: Preset) -> None:
         check_chunk_frames(video.chunk_frames)
     except BadInput as error:
         raise BadInput(error.message, field="video.chunk_frames", remedy=error.remedy) from error
-    high = min(control.speed_max, control.rotation_speed_max)
-    if not 0 <= control.speed_min <= control.default_speed <= high:
-        raise BadInput(
-            f"default speed {control.default_speed:g} is outside {control.speed_min:g} to {high:g}",
-            field="control.default_speed",
-            remedy="keep 0 <= speed_min <= default_speed <= speed_max and rotation_speed_max",
-        )
+    for name, action in (("default_speed", "w"), ("default_rotation_speed", "left_rot")):
+        default, high = control.default_for(action), control.most_for(action)
+        if not 0 <= control.speed_min <= default <= high:
+            blamed = name if getattr(control, name) is not None else "default_speed"
+            raise BadInput(
+                f"default speed {default:g} is outside {control.speed_min:g} to {high:g}",
+                field=f"control.{blamed}",
+                remedy="keep 0 <= speed_min <= default_speed <= speed_max, and rotations' within rotation_speed_max",
+            )
 
 
 def _size(fields: Fields, preset: Preset) -> tuple[int, int]:

@@ -29,6 +29,21 @@ def read(actions: Any) -> tuple[tuple[Control, ...], list[Problem]]:
     return read_controls(fields, LIMITS, load_poses), fields.problems
 
 
+def test_the_presets_range_is_the_legal_one() -> None:
+    """A preset may turn faster than the published model, and give turns a default speed of their own."""
+    fast = ControlConfig(rotation_speed_max=45.0, default_speed=1.0, default_rotation_speed=30.0)
+    fields = Fields({"actions": "left_rot:45 up_rot w d:3"})
+    controls = read_controls(fields, fast, load_poses)
+    assert not fields.problems
+    assert [control.speed for control in controls if isinstance(control, ActionControl)] == [45.0, 30.0, 1.0, 3.0]
+    fields = Fields({"actions": "left_rot:46 w:3.5 left_rot:3.5"})
+    read_controls(fields, fast, load_poses)
+    assert [(problem.field, problem.remedy) for problem in fields.problems] == [
+        ("actions[0].speed", "give a number from 0 to 45"),
+        ("actions[1].speed", "give a number from 0 to 3"),
+    ]
+
+
 def test_shorthand_with_speeds_repetitions_and_defaults() -> None:
     controls, problems = read("w:0.5*3  left_rot:1.5\td")
     assert not problems

@@ -271,6 +271,7 @@ def test_limits_of_a_row_are_those_of_a_preset() -> None:
         ("video", {"chunk_frames": 21}, "video.chunk_frames"),
         ("control", {"default_speed": 2.5}, "control.default_speed"),
         ("control", {"speed_min": -1.0}, "control.default_speed"),
+        ("control", {"default_rotation_speed": 2.5}, "control.default_rotation_speed"),
     ],
 )
 def test_a_preset_no_session_could_start_with_is_refused(section: str, changes: dict[str, Any], field: str) -> None:

@@ -110,7 +110,10 @@ def test_group_norm_has_the_gradients_of_pytorchs_own() -> None:
 
     def gradients(own: bool) -> list[torch.Tensor]:
         leaves = [part.clone().requires_grad_() for part in (x, weight, bias)]
-        y = _GroupNorm.apply(*leaves, 4, 1e-6) if own else torch.nn.functional.group_norm(leaves[0], 4, *leaves[1:], 1e-6)
+        if own:
+            y = _GroupNorm.apply(*leaves, 4, 1e-6)  # type: ignore[no-untyped-call]
+        else:
+            y = torch.nn.functional.group_norm(leaves[0], 4, leaves[1], leaves[2], 1e-6)
         y.backward(grad)
         return [leaf.grad for leaf in leaves if leaf.grad is not None]
 

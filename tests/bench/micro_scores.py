@@ -1,0 +1,155 @@
+"""How well the micro world obeys: chunks of a preset on scenes that no training saw, against the renderer's truth.
+
+What a chunk shows is read back by searching: of all true flows between the start and the chunk's pictures at a range
+of speeds, forwards and backwards, which one makes the start agree best with what came out. That is the estimated
+camera motion, with its sign and its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.spec import ActionControl, Control
+from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.micro.episodes import CHUNK_FRAMES, Episode, make_episode
+from gamecraft_core.micro.flow import true_flow
+from gamecraft_core.text.encoders import TextEncoder
+from gamecraft_core.timeline.camera import session_camera
+from gamecraft_core.vae.codec import Frames, VaeCodec
+
+#: Seeds of scenes that training never draws.
+UNSEEN = 2**42
+_OPPOSITE = {
+    "w": "s",
+    "s": "w",
+    "a": "d",
+    "d": "a",
+    "left_rot": "right_rot",
+    "right_rot": "left_rot",
+    "up_rot": "down_rot",
+    "down_rot": "up_rot",
+}
+#: Parts of the strongest speed that the search tries, each way; 0 stands for no motion at all.
+_TRIED = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+#: The frame that is compared with the start: late enough to have moved, early enough to overlap it.
+_LOOKED_AT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The three models of a preset, in this process."""
+
+    preset: Preset
+    text: TextEncoder
+    denoiser: GameCraftDenoiser
+    codec: VaeCodec
+
+    def chunk(self, index: int, control: Control, prompt: str, history: FloatArray, seed: int = 0) -> FloatArray:
+        """The latents of one chunk."""
+        sampling, video = self.preset.sampling, self.preset.video
+        order = DenoiseOrder(
+            session_id="bench",
+            index=index,
+            control=control,
+            seed=seed,
+            steps=sampling.steps,
+            guidance=1.0,
+            shift=sampling.shift,
+            height=video.height,
+            width=video.width,
+            chunk_frames=CHUNK_FRAMES,
+        )
+        return self.denoiser.denoise(order, TextPayload(self.text.encode(prompt)), history)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One first chunk: mean true flow in pixels at the frame looked at, motion asked and seen, PSNR of both rivals.
+
+    ``asked`` and ``seen`` are parts of the strongest speed; ``seen`` is negative where it goes the other way.
+    """
+
+    action: str
+    asked: float
+    seen: float
+    flow: float
+    chunk_flow: float
+    psnr: float
+    still_psnr: float
+
+
+def try_action(models: Models, action: str, seed: int) -> Trial:
+    """A chunk of ``action`` at a drawn speed, from the first picture of an unseen scene."""
+    preset = models.preset
+    draw = np.random.default_rng(seed)
+    asked = float(draw.uniform(0.1, 1.0))
+    most = preset.control.most_for(action)
+    control = ActionControl(action, asked * most)
+    size = (preset.video.height, preset.video.width)
+    truth = make_episode(UNSEEN + seed, 1, size, preset.control, controls=[control])
+    history = models.codec.encode_image(truth.chunk(0)[0].numpy(), seed)
+    made = models.codec.decode(models.chunk(0, control, truth.prompt, history, seed))
+    return Trial(
+        action=action,
+        asked=asked,
+        seen=seen_motion(truth, made, action, most),
+        flow=mean_flow(truth, _LOOKED_AT),
+        chunk_flow=float(np.mean([mean_flow(truth, frame) for frame in range(4, CHUNK_FRAMES, 4)])),
+        psnr=psnr(truth.chunk(0), torch.from_numpy(made)),
+        still_psnr=psnr(truth.chunk(0), truth.chunk(0)[:1].expand(CHUNK_FRAMES, -1, -1, -1)),
+    )
+
+
+def seen_motion(truth: Episode, made: Frames, action: str, most: float) -> float:
+    """The part of the strongest speed, negative for the opposite action, whose flow explains ``made`` best."""
+    start, came = (_picture(frames) for frames in (truth.chunk(0)[0], torch.from_numpy(made[_LOOKED_AT])))
+    depth = truth.pictures.depth[0]
+    best, chosen = np.inf, 0.0
+    for sign, name in ((1, action), (-1, _OPPOSITE[action])):
+        for part in _TRIED:
+            poses, lenses = session_camera([ActionControl(name, part * most)], CHUNK_FRAMES, *depth.shape)
+            flow = true_flow(depth, lenses[0], poses[0], poses[_LOOKED_AT])
+            error = _disagreement(start, came, flow)
+            if error < best - 1e-9:
+                best, chosen = error, sign * part
+    return chosen
+
+
+def mean_flow(truth: Episode, frame: int) -> float:
+    """Mean length in pixels of the true flow from the first frame to ``frame``."""
+    flow = true_flow(truth.pictures.depth[0], truth.lenses[0], truth.poses[0], truth.poses[frame])
+    return float(flow.norm(dim=-1).clamp(max=float(flow.shape[1])).nanmean())
+
+
+def psnr(one: Tensor, other: Tensor) -> float:
+    error = (one.float() - other.float()).square().mean().clamp(min=1e-6)
+    return float(10 * torch.log10(255**2 / error))
+
+
+def _picture(frame: Tensor) -> Tensor:
+    return frame.float().permute(2, 0, 1)[None]
+
+
+def _disagreement(start: Tensor, came: Tensor, flow: Tensor) -> float:
+    """Mean difference of ``came``, fetched along ``flow``, from ``start`` where both can be seen; infinite for too few.
+
+    Differences are relative to what fetching nothing at all would give over the same pixels, so that a flow is not
+    preferred for hiding what is hard.
+    """
+    height, width = flow.shape[:2]
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    grid = (torch.stack([columns, rows], dim=-1) + flow) / torch.tensor([width, height]) * 2 - 1
+    inside = (grid.abs() < 0.98).all(dim=-1)
+    if inside.float().mean() < 0.2:
+        return np.inf
+    fetched = F.grid_sample(came, grid.nan_to_num(2.0)[None], align_corners=False)
+    moved = (fetched - start)[0].abs().mean(0)[inside].mean()
+    contrast = (start[0] - start[0].mean(dim=(1, 2), keepdim=True)).abs().mean(0)[inside].mean()
+    return float(moved / (contrast + 4.0))
