@@ -99,7 +99,7 @@ def try_action(models: Models, action: str, seed: int) -> Trial:
     return Trial(
         action=action,
         asked=asked,
-        seen=seen_motion(truth, made, action, most),
+        seen=seen_motion(truth, models.codec.decode(history), made, action, most),
         flow=mean_flow(truth, _LOOKED_AT),
         chunk_flow=float(np.mean([mean_flow(truth, frame) for frame in range(4, CHUNK_FRAMES, 4)])),
         psnr=psnr(truth.chunk(0), torch.from_numpy(made)),
@@ -107,9 +107,12 @@ def try_action(models: Models, action: str, seed: int) -> Trial:
     )
 
 
-def seen_motion(truth: Episode, made: Frames, action: str, most: float) -> float:
-    """The part of the strongest speed, negative for the opposite action, whose flow explains ``made`` best."""
-    start, came = (_picture(frames) for frames in (truth.chunk(0)[0], torch.from_numpy(made[_LOOKED_AT])))
+def seen_motion(truth: Episode, first: Frames, made: Frames, action: str, most: float) -> float:
+    """The part of the strongest speed, negative for the opposite action, whose flow explains ``made`` best.
+
+    ``first`` is the start as the VAE shows it, so that blur is on both sides of the comparison.
+    """
+    start, came = (_picture(torch.from_numpy(frame)) for frame in (first[0], made[_LOOKED_AT]))
     depth = truth.pictures.depth[0]
     best, chosen = np.inf, 0.0
     for sign, name in ((1, action), (-1, _OPPOSITE[action])):
@@ -140,8 +143,8 @@ def _picture(frame: Tensor) -> Tensor:
 def _disagreement(start: Tensor, came: Tensor, flow: Tensor) -> float:
     """Mean difference of ``came``, fetched along ``flow``, from ``start`` where both can be seen; infinite for too few.
 
-    Differences are relative to what fetching nothing at all would give over the same pixels, so that a flow is not
-    preferred for hiding what is hard.
+    Differences are relative to what no motion at all would give over the same pixels, so that a flow is not preferred
+    for hiding what is hard.
     """
     height, width = flow.shape[:2]
     rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -151,5 +154,5 @@ def _disagreement(start: Tensor, came: Tensor, flow: Tensor) -> float:
         return np.inf
     fetched = F.grid_sample(came, grid.nan_to_num(2.0)[None], align_corners=False)
     moved = (fetched - start)[0].abs().mean(0)[inside].mean()
-    contrast = (start[0] - start[0].mean(dim=(1, 2), keepdim=True)).abs().mean(0)[inside].mean()
-    return float(moved / (contrast + 4.0))
+    still = (came - start)[0].abs().mean(0)[inside].mean()
+    return float((moved + 1) / (still + 1))
