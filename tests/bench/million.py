@@ -4,8 +4,8 @@ python -m tests.bench.million MANIFEST OUT NOTES ROWS_PER_SHARD STARTED [KILL_AF
 
 Emulated: a lane answers at once, and a commit puts its session's name only, with no record behind it: a million records
 would be 26 GB. The names are put conditionally and listed in earnest, and the shards hold real rows. After KILL_AFTER
-settled sessions the process kills itself. NOTES, a JSON file, tells when the first order went out, in seconds since
-STARTED, and what lanes read from the store.
+settled sessions, once the shards have caught up with them, the process kills itself. NOTES, a JSON file, tells when the
+first order went out, in seconds since STARTED, and what lanes read from the store.
 """
 
 from __future__ import annotations
@@ -115,8 +115,10 @@ class Fleet:
 
     store: Names
     started: float
+    rows_per_shard: int
     kill_after: int | None
     settled: int = 0
+    published: int = 0
     first_order: float | None = None
 
     def lanes(self) -> list[Lane]:
@@ -160,9 +162,20 @@ class Fleet:
         put_shard(self.store, order.shard, order.total, [table])
         return {"bytes": table.nbytes}
 
+    def put(self) -> None:
+        """One more shard is there."""
+        self.published += 1
+        self._die_when_due()
+
     def _count(self) -> None:
         self.settled += 1
-        if self.settled == self.kill_after:
+        self._die_when_due()
+
+    def _die_when_due(self) -> None:
+        """After ``kill_after`` sessions, as soon as what is published has caught up with what is settled."""
+        if self.kill_after is None or self.settled < self.kill_after:
+            return
+        if self.settled - self.published * self.rows_per_shard < 1.5 * self.rows_per_shard:
             os.kill(os.getpid(), signal.SIGKILL)
 
     @cached_property
@@ -191,6 +204,7 @@ class FreeLane:
         started = time.time()
         if isinstance(order, PublishOrder):
             facts, ref = await asyncio.to_thread(self.fleet.publish, order, payloads), None
+            self.fleet.put()
         else:
             facts, ref = self.fleet.carry(order)
         receipt = Receipt(
@@ -214,7 +228,7 @@ class _NoKeeper:
 
 def main(arguments: list[str]) -> int:
     manifest, out, notes, rows_per_shard, started, *kill_after = arguments
-    fleet = Fleet(Names(out), float(started), int(kill_after[0]) if kill_after else None)
+    fleet = Fleet(Names(out), float(started), int(rows_per_shard), int(kill_after[0]) if kill_after else None)
 
     async def on_free_lanes(work: Work, rows: Iterator[SessionSpec | Settled]) -> bool:
         stopper = Stopper()
