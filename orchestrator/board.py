@@ -53,10 +53,6 @@ class Board:
         self.active: dict[str, Session] = {}
         self.census = Census()
 
-    @property
-    def payload_bytes(self) -> int:
-        return self.census.payload_bytes
-
     def admit(self, spec: SessionSpec, base: float, now: float, staged: tuple[str, ...] = ()) -> list[Task]:
         """Take a session in: its start is ready to be encoded at once, and its prompt unless another's is the same.
 

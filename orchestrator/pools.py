@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 
 from gamecraft_core.base.messages import STAGES, Stage
-from orchestrator.ports import Lane, LaneKind
+from orchestrator.ports import Lane, Offer
 from orchestrator.tasks import Need, Task
 
 #: Stages whose lanes work on one order at a time, in the order of arrival; in others all that they hold is under way.
@@ -192,6 +192,6 @@ def _by_speed(slot: Slot) -> tuple[float, ...]:
     return len(slot.tasks), -slot.pool.speed, slot.number
 
 
-def offer(lane: Lane | LaneKind) -> Need:
+def offer(lane: Offer) -> Need:
     """What ``lane`` meets; equal for lanes of one kind."""
     return (lane.stage, lane.preset, lane.sp_degree)

@@ -13,13 +13,8 @@ from gamecraft_core.base.spec import SessionSpec
 Ref = Any
 
 
-class Lane(Protocol):
-    """One schedulable executor of a stage.
-
-    ``preset`` None serves every preset. ``depth`` is the number of orders it takes at once: with two, the next one is
-    at hand when the first ends. ``speed`` is a hint, orders a second against other lanes of the stage, by which what
-    has a deadline chooses; None is the lane's sequence-parallel degree.
-    """
+class Offer(Protocol):
+    """What a lane, or every lane of a kind, has to offer."""
 
     @property
     def name(self) -> str: ...
@@ -31,6 +26,16 @@ class Lane(Protocol):
     def sp_degree(self) -> int: ...
     @property
     def depth(self) -> int: ...
+
+
+class Lane(Offer, Protocol):
+    """One schedulable executor of a stage.
+
+    ``preset`` None serves every preset. ``depth`` is the number of orders it takes at once: with two, the next one is
+    at hand when the first ends. ``speed`` is a hint, orders a second against other lanes of the stage, by which what
+    has a deadline chooses; None is the lane's sequence-parallel degree.
+    """
+
     @property
     def speed(self) -> float | None: ...
 
@@ -51,19 +56,9 @@ class Keeper(Protocol):
         ...
 
 
-class LaneKind(Protocol):
+class LaneKind(Offer, Protocol):
     """Lanes that offer the same, of which there may be from ``least`` to ``most``."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def stage(self) -> Stage: ...
-    @property
-    def preset(self) -> str | None: ...
-    @property
-    def sp_degree(self) -> int: ...
-    @property
-    def depth(self) -> int: ...
     @property
     def least(self) -> int: ...
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,25 +17,7 @@ from gamecraft_core.media.fragment import probe
 from jobs.play import main as play
 from orchestrator.http.client import Client
 from tests.fakes.studio import picture
-from tests.fakes.web import Web, begun, finished, quick_studio, served
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
-    with served(quick_studio) as running:
-        yield running
-
-
-@pytest.fixture
-def http(web: Web) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=web.url) as client:
-        yield client
-
-
-@pytest.fixture
-def client(web: Web) -> Iterator[Client]:
-    with Client(web.url) as made:
-        yield made
+from tests.fakes.web import Web, begun, finished
 
 
 def test_a_session_over_the_websocket(client: Client, http: httpx.Client) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,24 +21,6 @@ from orchestrator.limits import Limits
 from orchestrator.live.limits import ServiceLimits
 from tests.fakes.studio import Studio, picture
 from tests.fakes.web import Web, begun, finished, quick, quick_studio, served
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[Web]:
-    with served(quick_studio) as running:
-        yield running
-
-
-@pytest.fixture
-def http(web: Web) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=web.url) as client:
-        yield client
-
-
-@pytest.fixture
-def client(web: Web) -> Iterator[Client]:
-    with Client(web.url) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_a_session_that_is_called_off_is_over_at_once_and_others_go_on() -> None
     assert world.ledger.done["a"] is world.ledger.done["c"] is None
     assert max(o.index for o, _, _ in world.logged(DenoiseOrder) if o.session_id == "b") == 1
     assert not [o for o, _, _ in world.logged(FailOrder)]
-    assert world.board.payload_bytes == 0
+    assert world.board.census.payload_bytes == 0
     assert world.engine.scheduler.credits.undecoded.total == 0
 
 

@@ -212,4 +212,4 @@ def test_stop_finishes_what_runs_and_reports_unfinished() -> None:
 def test_payload_accounting_returns_to_zero() -> None:
     world = World()
     assert world.run([session(f"s{i}", row=i + 1) for i in range(3)])
-    assert world.board.payload_bytes == 0
+    assert world.board.census.payload_bytes == 0

@@ -253,7 +253,7 @@ def test_whatever_fails_every_session_ends_once_and_chunks_stay_in_order(
             assert commits[row.session_id] == 1
             (order,) = [o for o, _, _ in world.logged(CommitOrder) if o.session_id == row.session_id]
             assert [chunk.index for chunk in order.chunks] == list(range(row.num_chunks))
-    assert world.board.payload_bytes == 0
+    assert world.board.census.payload_bytes == 0
     assert world.board.active == {}
     published = [o for o, _, _ in world.logged(PublishOrder)]
     assert len(published) == -(-len(rows) // 4)

@@ -30,7 +30,7 @@ def test_a_session_whose_payload_is_gone_goes_back_to_what_is_durable(kind: str)
         lane.restores = restored
     assert world.run(ROWS)
     assert world.ledger.done == {row.session_id: None for row in ROWS}
-    assert world.board.payload_bytes == 0
+    assert world.board.census.payload_bytes == 0
     for order, _, _ in world.logged(CommitOrder):
         assert [chunk.index for chunk in order.chunks] == [0, 1, 2]
 

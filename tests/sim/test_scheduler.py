@@ -119,7 +119,7 @@ class Simulation:
 
     def check_work_conserving(self) -> None:
         """No lane idles while something that it may run is ready and no limit forbids it."""
-        full = self.board.payload_bytes >= self.limits.max_payload_bytes
+        full = self.board.census.payload_bytes >= self.limits.max_payload_bytes
         forbidden: dict[Stage, bool] = {
             "encode": full,
             "denoise": full or len(self.undecoded) >= self.limits.max_undecoded,
@@ -287,7 +287,7 @@ def test_everything_ends_once_in_order_and_within_limits(
     for chunks in simulation.denoised.values():
         assert chunks == list(range(len(chunks))), "chunks in order"
     assert all(len(found) == 1 for name, found in simulation.degrees.items() if name in batch), "batch stays pinned"
-    assert simulation.board.payload_bytes == 0
+    assert simulation.board.census.payload_bytes == 0
     assert simulation.scheduler.credits.undecoded.total == 0
     assert simulation.scheduler.credits.unwritten.total == 0
     assert simulation.board.census.sessions == 0

@@ -93,7 +93,7 @@ def test_controls_come_one_by_one_and_every_chunk_is_shown_then_durable_then_com
     assert [chunk.staged_key != "" for chunk in commit.chunks] == [True] * 3
     assert commit.spec.controls == (W, A, D)
     assert began == 60 + 4.0 + 1.5 + 0.25
-    assert served.board.payload_bytes == 0
+    assert served.board.census.payload_bytes == 0
 
 
 def test_controls_queued_ahead_overlap_like_a_batch_session() -> None:
