@@ -56,16 +56,20 @@ def make_episode(
     *,
     words: Words | None = None,
     controls: Sequence[Control] | None = None,
+    kept: slice = slice(None),
 ) -> Episode:
-    """The episode of ``seed``; ``size`` is height and width. Words and controls are drawn where none are given."""
+    """The episode of ``seed``; ``size`` is height and width. Words and controls are drawn where none are given.
+
+    Only the frames ``kept`` are rendered, and only they have poses in the result.
+    """
     draw = np.random.Generator(np.random.Philox(key=[seed, 1]))
     drawn = draw_words(draw)
     sentence = int(draw.integers(4))
     steered = tuple(controls) if controls is not None else draw_controls(draw, chunks, limits)
     poses, lenses = session_camera(steered, CHUNK_FRAMES, *size)
     world = make_world(seed, words or drawn, poses[:, :, 3].astype(np.float64))
-    pictures = Caster(world, *size).cast(poses, lenses)
-    return Episode(words or drawn, sentence, steered, pictures, poses, lenses)
+    poses, lenses = poses[kept], lenses[kept]
+    return Episode(words or drawn, sentence, steered, Caster(world, *size).cast(poses, lenses), poses, lenses)
 
 
 def draw_controls(draw: np.random.Generator, chunks: int, limits: ControlConfig) -> tuple[Control, ...]:

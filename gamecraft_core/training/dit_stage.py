@@ -4,6 +4,9 @@ As the sampler will ask it: history is clean, stands before the new frames and i
 a camera of zeros; noise levels are drawn through the sampler's shift. What is to be continued is one image, one clip
 or several, mixed. Now and then the condition is taken away (empty prompt, still camera), which is the branch that
 classifier-free guidance subtracts.
+
+Until ``whole_from`` a step looks at a few of a chunk's latent frames only. Any of them shows how the camera moves the
+history, so more worlds are seen for the same work; the steps after that learn how all of them hang together.
 """
 
 from __future__ import annotations
@@ -39,11 +42,14 @@ class DitSettings:
     """``mix``: how often each of ``KINDS`` is taken; ``batch``: samples of each; ``drop``: how often conditions go.
 
     ``jitter``: the largest noise added to a history, against drift: at run time it holds the model's own latents.
+    ``few``: latent frames looked at before step ``whole_from``.
     """
 
     seed: int
-    mix: tuple[float, float, float] = (0.5, 0.45, 0.05)
-    batch: tuple[int, int, int] = (8, 4, 2)
+    whole_from: int
+    few: int = 3
+    mix: tuple[float, float, float] = (0.55, 0.4, 0.05)
+    batch: tuple[int, int, int] = (16, 6, 2)
     drop: float = 0.06
     jitter: float = 0.15
     bf16: bool = True
@@ -85,8 +91,11 @@ class DitObjective:
         chosen = [pool[int(draw.integers(len(pool)))] for _ in range(count)]
         first = _CLIPS[kind]
         chunks = [int(draw.integers(first, CHUNKS)) for _ in chosen]
+        kept = self._kept(draw, step)
         past = torch.stack([_past(sample, chunk, kind) for sample, chunk in zip(chosen, chunks, strict=True)]).float()
-        clean = torch.stack([sample.clips[chunk] for sample, chunk in zip(chosen, chunks, strict=True)]).float()
+        clean = torch.stack(
+            [sample.clips[chunk][:, kept] for sample, chunk in zip(chosen, chunks, strict=True)]
+        ).float()
         dropped = draw.random(count) < self._settings.drop
         past = past + draw.uniform(0, self._settings.jitter) * _normal(draw, past.shape)
         sigma = self._sigmas(draw, count)
@@ -95,10 +104,10 @@ class DitObjective:
         video = torch.stack([with_history(*pair) for pair in zip(past, latents, strict=True)])
         text = self._text(["" if gone else each.prompt for each, gone in zip(chosen, dropped, strict=True)])
         shown = zip(chosen, chunks, dropped, strict=True)
-        maps = [self._maps(each.rows[chunk], still=bool(gone)) for each, chunk, gone in shown]
-        rope, patch = self._rope(video.shape[2:]), self._preset.dit.patch_size
+        maps = [self._maps(each.rows[chunk], kept, still=bool(gone)) for each, chunk, gone in shown]
+        rope, patch = self._rope(past.shape[2], kept), self._preset.dit.patch_size
         with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
-            camera = self._camera(maps, past.shape[2])
+            camera = self._camera(maps, past.shape[2], kept)
             predicted = velocity(self._model, video, sigma * 1000, text, camera, rope, patch)
         error = (predicted[:, :, past.shape[2] :] - (noise - clean)).square().mean()
         return error, {f"loss_{kind}": float(error.detach())}
@@ -115,24 +124,40 @@ class DitObjective:
         shift = self._preset.sampling.shift
         return shift * u / (1 + (shift - 1) * u)
 
-    def _maps(self, rows: Tensor, *, still: bool) -> Tensor:
-        """Plücker maps [F, 6, H, W] of pose rows, or of a camera that does not move."""
-        video, frames, values = self._preset.video, self._preset.video.chunk_frames, rows.numpy()
-        poses = torch.eye(4).expand(frames, -1, -1) if still else torch.from_numpy(relative_c2w(values, frames))
-        lens = torch.from_numpy(intrinsics(values[:frames], video.height, video.width))
+    def _kept(self, draw: np.random.Generator, step: int) -> list[int]:
+        """Which of a chunk's latent frames ``step`` looks at, in order."""
+        every = clip_latents(self._preset.video.chunk_frames)
+        if step >= self._settings.whole_from:
+            return list(range(every))
+        return sorted(draw.choice(every, self._settings.few, replace=False).tolist())
+
+    def _maps(self, rows: Tensor, kept: list[int], *, still: bool) -> Tensor:
+        """Plücker maps [F, 6, H, W] of pose rows, or of a camera that does not move: of the first frame and of those
+        behind the latent frames ``kept``."""
+        video, values = self._preset.video, rows.numpy()
+        frames = [0, *(4 * latent - 3 + frame for latent in kept if latent for frame in range(4))]
+        poses = torch.from_numpy(relative_c2w(values, video.chunk_frames))[frames]
+        if still:
+            poses = torch.eye(4).expand_as(poses)
+        lens = torch.from_numpy(intrinsics(values[frames], video.height, video.width))
         return round_to_bf16(plucker_maps(poses, lens, video.height, video.width))
 
-    def _camera(self, maps: list[Tensor], past: int) -> Tensor:
+    def _camera(self, maps: list[Tensor], past: int, kept: list[int]) -> Tensor:
         """Camera tokens [B, tokens, hidden]: zeros' on ``past`` latent frames, those of ``maps`` after them."""
         net = self._model.camera_net
-        tokens = [net(each) for each in maps]
-        frames = clip_latents(self._preset.video.chunk_frames)
-        before = net.zero_token().expand(past * len(tokens[0]) // frames, -1)
-        return torch.stack([torch.cat([before, each]) for each in tokens]).float()
+        tokens = torch.stack([net(each).unflatten(0, (1 + len(kept) - (0 in kept), -1)) for each in maps])
+        of_frames = tokens if 0 in kept else tokens[:, 1:]
+        before = net.zero_token().expand(len(maps), past, of_frames.shape[2], -1)
+        return torch.cat([before, of_frames], dim=1).flatten(1, 2).float()
 
-    def _rope(self, latent_shape: torch.Size) -> Tensor:
-        t, h, w = (size // part for size, part in zip(latent_shape, self._preset.dit.patch_size, strict=True))
-        return rope_table((t, h, w), self._preset.dit.rope_dim_list, self._preset.dit.rope_theta)
+    def _rope(self, past: int, kept: list[int]) -> Tensor:
+        video, dit = self._preset.video, self._preset.dit
+        every = past + clip_latents(video.chunk_frames)
+        height, width = (
+            side // 8 // part for side, part in zip((video.height, video.width), dit.patch_size[1:], strict=True)
+        )
+        table = rope_table((every, height, width), dit.rope_dim_list, dit.rope_theta).unflatten(0, (every, -1))
+        return table[[*range(past), *(past + latent for latent in kept)]].flatten(0, 1)
 
     def _text(self, prompts: list[str]) -> TextBatch:
         states = [self._encode(prompt) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The training loop: AdamW with a trapezoid rate, an average of the weights, checkpoints that go on bit by bit.
+"""The training loop: Muon for matrices, AdamW for vectors, a trapezoid rate, an average of the weights, checkpoints.
 
 Invariant: a step depends on its number, the seed, and what the checkpoint holds, and on nothing else: an interrupted
 run that goes on ends with the bits of an unbroken one (same device, same thread count).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,19 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from gamecraft_core.base.errors import WeightsError
+from gamecraft_core.training.muon import Muon
 
 _BETAS = (0.9, 0.98)
-_CLIP = 1.0
-#: Inputs of a matrix at which its rate is the settings' own; more inputs take smaller steps, in inverse proportion,
-#: so that a step moves every layer's output by about the same (Yang et al., 2021).
-_INPUTS = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How a stage is trained. Rates rise over ``warmup`` steps and fall to zero over the last ``cooldown``.
 
-    ``rate`` is that of matrices with ``_INPUTS`` inputs, ``vector_rate`` that of biases and norms.
+    ``rate`` is that of matrices, ``vector_rate`` that of biases and norms.
     """
 
     steps: int
@@ -73,25 +70,26 @@ class Run:
         self._objective, self._settings = objective, settings
         self._named = dict(objective.module.named_parameters())
         self.average = {name: value.detach().clone() for name, value in self._named.items()}
-        groups = [
-            {"params": list(values), "weight_decay": settings.decay if inputs else 0.0, "inputs": inputs}
-            for inputs, values in _by_inputs(self._named.values()).items()
-        ]
-        self._optimizer = torch.optim.AdamW(groups, lr=settings.rate, betas=_BETAS, eps=1e-8)
+        matrices = [value for value in self._named.values() if value.dim() > 1]
+        vectors = [value for value in self._named.values() if value.dim() <= 1]
+        self._optimizers = {
+            "matrices": Muon(matrices, settings.rate, settings.decay),
+            "vectors": torch.optim.AdamW(vectors, settings.vector_rate, _BETAS, weight_decay=0.0),
+        }
         self.step = 0
 
     def advance(self) -> dict[str, float]:
         """One step; returns its figures."""
         part, settings = strength(self.step, self._settings), self._settings
-        for group in self._optimizer.param_groups:
-            inputs = group["inputs"]
-            group["lr"] = part * (settings.rate * _INPUTS / inputs if inputs else settings.vector_rate)
         loss, figures = self._objective.loss(self.step)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._objective.module.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._named.values(), _CLIP)
-        if bool(norm.isfinite()):
-            self._optimizer.step()
+        norm = nn.utils.get_total_norm(value.grad for value in self._named.values() if value.grad is not None)
+        for optimizer, rate in zip(self._optimizers.values(), (settings.rate, settings.vector_rate), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = part * rate
+            if bool(norm.isfinite()):
+                optimizer.step()
         self.step += 1
         keep = min(self._settings.average, (1 + self.step) / (10 + self.step))
         values = [value.detach() for value in self._named.values()]
@@ -106,7 +104,7 @@ class Run:
             "step": self.step,
             "weights": {name: value.detach() for name, value in self._named.items()},
             "average": self.average,
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
             "objective": self._objective.state(),
             "settings": asdict(self._settings),
         }
@@ -121,21 +119,14 @@ class Run:
                 for name, value in self._named.items():
                     value.copy_(content["weights"][name])
                     self.average[name].copy_(content["average"][name])
-            self._optimizer.load_state_dict(content["optimizer"])
+            for name, optimizer in self._optimizers.items():
+                optimizer.load_state_dict(content["optimizers"][name])
             self._objective.restore(content["objective"])
             self.step = int(content["step"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(
                 f"{path} is no checkpoint of this stage and preset: {error}", field="out", remedy="name another folder"
             ) from error
-
-
-def _by_inputs(values: Iterable[Tensor]) -> dict[int, list[Tensor]]:
-    """Parameters by the number of inputs that each output adds up; 0 for vectors."""
-    groups: dict[int, list[Tensor]] = {}
-    for value in values:
-        groups.setdefault(value[0].numel() if value.dim() > 1 else 0, []).append(value)
-    return groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +148,7 @@ def saved_state(path: Path) -> Saved:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not {"step", "weights", "average", "optimizer", "objective"} <= content.keys():
+        if not {"step", "weights", "average", "optimizers", "objective"} <= content.keys():
             raise ValueError("parts are missing")
     except Exception as error:  # a damaged file makes torch raise whatever it met first
         raise WeightsError(f"{path} is no checkpoint: {error}", field="out", remedy="name another folder") from error

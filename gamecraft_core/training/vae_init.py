@@ -1,8 +1,9 @@
-"""Where a VAE's training starts: as a plain linear coder, which pictures pass through from the first step.
+"""Where a VAE's training starts: as a nearly linear coder of single frames, which pictures pass from the first step.
 
 Group norms erase a clip's overall colour and contrast unless some channel of every group is large and constant, and a
 network so deep takes thousands of steps to find that out. So the residual branches start silent, the convolutions
-along the stream keep its variance, the last norms see a constant channel a group, and both ends are scaled to fit.
+along the stream keep its variance and look at the present frame alone, the last norms see one constant channel a
+group, so large that their divisor hardly depends on the picture, and both ends are scaled to fit.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from gamecraft_core.vae.model import CausalVae
 
 #: Where log variances start: with much noise in the latents a decoder first learns to ignore them.
 _FIRST_LOGVAR = -6.0
-#: The constant channel, and the bias that puts SiLU where it is nearly a line.
-_CONSTANT, _OPERATING_POINT = 2.0, 1.5
+#: The constant channel, the bias that puts SiLU where it is nearly a line, and the deviation around it.
+_CONSTANT, _OPERATING_POINT, _SWING = 12.0, 1.5, 0.5
 #: Deviation of the first pictures, of -1..1.
 _FIRST_CONTRAST = 0.3
 
@@ -33,8 +34,12 @@ def new_vae(preset: Preset, seed: int, pixels: Tensor) -> CausalVae:
         if isinstance(part, nn.Conv3d | nn.Linear):
             part.weight.normal_(0, part.weight[0].numel() ** -0.5, generator=generator)
             _zero(part.bias)
+    inside = {id(each.conv1.conv) for each in vae.modules() if isinstance(each, ResnetBlock)}
     for part in vae.modules():
-        if isinstance(part, ResnetBlock):
+        if isinstance(part, nn.Conv3d) and part.kernel_size[0] > 1 and id(part) not in inside:
+            part.weight[:, :, :-1] = 0
+            part.weight *= part.kernel_size[0] ** 0.5
+        elif isinstance(part, ResnetBlock):
             part.conv2.conv.weight.zero_()
         elif isinstance(part, Attention):
             for value in part.to_out.parameters():
@@ -44,7 +49,7 @@ def new_vae(preset: Preset, seed: int, pixels: Tensor) -> CausalVae:
         assert isinstance(first, ResnetBlock)
         if first.conv_shortcut is not None:
             _hold_constant(first.conv_shortcut, config.norm_num_groups)
-        side.conv_norm_out.bias.fill_(_OPERATING_POINT)
+        _swing_about(side.conv_norm_out)
     _scale(vae, pixels)
     vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return vae
@@ -78,6 +83,14 @@ def _hold_constant(layer: CausalConv3d, groups: int) -> None:
     every = layer.conv.out_channels // groups
     layer.conv.weight[::every] = 0
     layer.conv.bias[::every] = _CONSTANT
+
+
+def _swing_about(norm: nn.GroupNorm) -> None:
+    """Give a norm whose groups start with the constant channel outputs of ``_SWING`` around the operating point."""
+    every = norm.num_channels // norm.num_groups
+    norm.weight.fill_(_SWING * _CONSTANT * (every - 1) ** 0.5 / every)
+    norm.weight[::every] = 0
+    norm.bias.fill_(_OPERATING_POINT)
 
 
 def _zero(bias: Tensor | None) -> None:

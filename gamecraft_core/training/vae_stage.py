@@ -1,7 +1,7 @@
 """Training the VAE: clips of micro worlds in, the same clips out, through the latents.
 
-Crops first, since they are cheap, then whole pictures, because the group norms pool over all that is passed in; and
-mixed lengths, because the first frame of a clip is coded alone. The loss is L1 on pixels, on their differences (edges)
+Single frames first, since they are cheap and each shows another world; then short clips; both as crops. Whole pictures
+last, because the group norms pool over all that is passed in. The loss is L1 on pixels, on their differences (edges)
 and on a coarse copy, with a light pull of the latents towards a unit normal.
 """
 
@@ -30,50 +30,47 @@ _STEP = 8
 
 @dataclass(frozen=True, slots=True)
 class VaeSettings:
-    """``whole_from``: the step from which whole pictures are taken. ``pull``: weight of the pull to a unit normal."""
+    """``clips_from``, ``whole_from``: the steps from which clips and whole pictures are taken. ``pull``: weight of the
+    pull to a unit normal."""
 
     seed: int
+    clips_from: int
     whole_from: int
-    pull: float = 1e-4
-    processes: int = 1
+    pull: float = 1e-3
     bf16: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class VaeClips:
-    """Batches by step, float16-free uint8 [B, F, h, w, 3]: what a process beside the training makes."""
+    """Batches by step, uint8 [B, F, h, w, 3], every clip of another world: what a process beside the training makes."""
 
     preset: Preset
     settings: VaeSettings
 
     def __call__(self, step: int) -> Tensor:
         draw = np.random.Generator(np.random.Philox(key=[self.settings.seed, step]))
-        video = self.preset.video
-        part = 1 if step >= self.settings.whole_from else 2 if 2 * step >= self.settings.whole_from else 3
-        clips = []
-        frames, crops = self._shape(draw, part)
-        for number in range(1 if part == 1 and frames > 1 else 2):
-            seed = int(draw.integers(2**40)) + number
-            episode = make_episode(seed, 1, (video.height, video.width), self.preset.control)
-            clips += [self._cut(draw, episode.chunk(0), frames, part) for _ in range(crops)]
-        return torch.stack(clips)
+        clips, frames, part = self._shape(draw, step)
+        return torch.stack([self._clip(draw, frames, part) for _ in range(clips)])
 
-    def _shape(self, draw: np.random.Generator, part: int) -> tuple[int, int]:
-        """Frames of the batch's clips, and how many crops of each episode, whose sides are a ``part`` of the whole."""
+    def _shape(self, draw: np.random.Generator, step: int) -> tuple[int, int, int]:
+        """Clips of the batch, frames of each, and what part of a picture's sides they take (one in ...)."""
         kind = draw.random()
-        if kind < 0.2:
-            return 1, 2 if part == 1 else 8
-        if part == 1:
-            return (CHUNK_FRAMES if kind < 0.5 else 17), 1
-        return (9, part) if kind < 0.7 else (17, part - 1)
+        if step < self.settings.clips_from:
+            return 12, 1, 2
+        if step < self.settings.whole_from:
+            return (12, 1, 2) if kind < 0.2 else (4, 9, 2) if kind < 0.7 else (3, 17, 2)
+        return (4, 1, 1) if kind < 0.2 else (1, 17, 1) if kind < 0.7 else (1, CHUNK_FRAMES, 1)
 
-    def _cut(self, draw: np.random.Generator, frames: Tensor, length: int, part: int) -> Tensor:
-        first = int(draw.integers(len(frames) - length + 1))
-        height, width = (side // part // _STEP * _STEP for side in frames.shape[1:3])
-        top, left = (
-            int(draw.integers(side - kept + 1)) for side, kept in zip(frames.shape[1:3], (height, width), strict=True)
+    def _clip(self, draw: np.random.Generator, length: int, part: int) -> Tensor:
+        video = self.preset.video
+        first = int(draw.integers(CHUNK_FRAMES - length + 1))
+        size = (video.height, video.width)
+        episode = make_episode(
+            int(draw.integers(2**40)), 1, size, self.preset.control, kept=slice(first, first + length)
         )
-        return frames[first : first + length, top : top + height, left : left + width]
+        height, width = (side // part // _STEP * _STEP for side in size)
+        top, left = (int(draw.integers(side - kept + 1)) for side, kept in zip(size, (height, width), strict=True))
+        return episode.pictures.frames[:, top : top + height, left : left + width]
 
 
 class VaeObjective:

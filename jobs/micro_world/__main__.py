@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--preset", default="micro-gamecraft", help="whose sizes to train (default: micro-gamecraft)")
     made.add_argument("--stage", choices=STAGES, action="append", help="only this stage; repeatable (default: all)")
     made.add_argument("--from-weights", action="store_true", help="start from the preset's published weights")
-    made.add_argument("--vae-steps", type=count, default=6000, metavar="N", help="default: 6000")
+    made.add_argument("--vae-steps", type=count, default=1600, metavar="N", help="default: 1600")
     made.add_argument("--dit-steps", type=count, default=40000, metavar="N", help="default: 40000")
     made.add_argument(
         "--pool", type=count, default=1000, metavar="N", help="sessions learnt from at a time (default: 1000)"

@@ -68,9 +68,10 @@ def train_all(plan: Plan) -> int:
 
 
 def _train_vae(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
-    cooldown = max(1, plan.vae_steps // 5)
-    settings = Settings(steps=plan.vae_steps, rate=1.5e-4, vector_rate=2e-3, cooldown=cooldown)
-    data = VaeSettings(seed=plan.seed, whole_from=plan.vae_steps // 2, bf16=plan.bf16)
+    cooldown = max(1, plan.vae_steps * 3 // 10)
+    settings = Settings(steps=plan.vae_steps, rate=6e-3, vector_rate=2e-3, cooldown=cooldown)
+    steps = plan.vae_steps
+    data = VaeSettings(plan.seed, clips_from=steps // 2, whole_from=steps * 17 // 20, bf16=plan.bf16)
     checkpoint = out / "vae.ckpt"
     state = saved_state(checkpoint)
     if plan.from_weights:
@@ -92,7 +93,7 @@ def _train_vae(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
 
 def _train_dit(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
     cooldown = max(1, plan.dit_steps // 5)
-    settings = Settings(steps=plan.dit_steps, rate=1e-3, vector_rate=1e-3, cooldown=cooldown, average=0.999)
+    settings = Settings(steps=plan.dit_steps, rate=1e-2, vector_rate=2e-3, cooldown=cooldown, average=0.998)
     checkpoint = out / "dit.ckpt"
     state = saved_state(checkpoint)
     if (out / "vae.safetensors").exists():
@@ -105,7 +106,8 @@ def _train_dit(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
         model.requires_grad_(True)
     with Ahead(Samples(preset, plan.seed, plan.bf16), state.taken, processes=plan.processes) as samples:
         pool = Pool(samples, plan.pool, fresh=0.5)
-        objective = DitObjective(preset, model, DitSettings(plan.seed, bf16=plan.bf16), pool, encoder.encode)
+        data = DitSettings(plan.seed, whole_from=plan.dit_steps * 7 // 10, bf16=plan.bf16)
+        objective = DitObjective(preset, model, data, pool, encoder.encode)
         run = Run(objective, settings)
         if state.step:
             run.load(checkpoint)

@@ -49,7 +49,7 @@ def states(prompt: str) -> TextStates:
 
 
 def vae_run(preset: Preset, settings: Settings, first: int = 0) -> Run:
-    data = VaeSettings(seed=3, whole_from=4, bf16=False)
+    data = VaeSettings(seed=3, clips_from=2, whole_from=4, bf16=False)
     vae = new_vae(preset, 1, _pixels())
     return Run(VaeObjective(vae, data, Ahead(VaeClips(preset, data), first, processes=0)), settings)
 
@@ -60,7 +60,7 @@ def _pixels() -> torch.Tensor:
 
 def dit_run(preset: Preset, settings: Settings, first: int = 0) -> Run:
     pool = Pool(Ahead(Samples(preset, 5, bf16=False), first, processes=0), size=2, fresh=0.5)
-    small = DitSettings(seed=2, batch=(2, 1, 1), mix=(0.4, 0.3, 0.3), drop=0.3, bf16=False)
+    small = DitSettings(seed=2, whole_from=3, batch=(2, 1, 1), mix=(0.4, 0.3, 0.3), drop=0.3, bf16=False)
     return Run(DitObjective(preset, new_dit(preset, 1), small, pool, states), settings)
 
 
@@ -145,7 +145,7 @@ class Repeated:
 
 
 def test_a_few_steps_lower_the_vaes_loss() -> None:
-    data = VaeSettings(seed=3, whole_from=100, bf16=False)
+    data = VaeSettings(seed=3, clips_from=50, whole_from=100, bf16=False)
     clip = VaeClips(PRESET, data)(1)
     objective = VaeObjective(new_vae(PRESET, 1, _pixels()), data, Repeated(clip))  # type: ignore[arg-type]
     run = Run(Same(objective, 0), Settings(steps=30, rate=1e-3, vector_rate=3e-3, warmup=3))
