@@ -21,6 +21,8 @@ from gamecraft_core.micro.worlds import EYE, make_world
 from gamecraft_core.timeline.camera import FloatArray, session_camera
 
 CHUNK_FRAMES = 33
+#: World lengths a unit of the camera's translation: the strongest move is two eye heights a chunk.
+STRIDE = 0.4
 
 _LOWEST, _HIGHEST = EYE - 2.0, -3.5
 _STEEPEST = np.sin(np.radians(50.0))
@@ -30,7 +32,8 @@ _TRIES = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Episode:
-    """A session seen by the renderer: ``pictures`` of all chunks, poses [n, 3, 4] relative to the first, lenses."""
+    """A session seen by the renderer: ``pictures`` of all chunks, its camera (see ``world_camera``), and the
+    ``caster`` of its world, for other views of it."""
 
     words: Words
     sentence: int
@@ -38,6 +41,7 @@ class Episode:
     pictures: Pictures
     poses: FloatArray
     lenses: FloatArray
+    caster: Caster
 
     @property
     def prompt(self) -> str:
@@ -66,10 +70,17 @@ def make_episode(
     drawn = draw_words(draw)
     sentence = int(draw.integers(4))
     steered = tuple(controls) if controls is not None else draw_controls(draw, chunks, limits)
-    poses, lenses = session_camera(steered, CHUNK_FRAMES, *size)
-    world = make_world(seed, words or drawn, poses[:, :, 3].astype(np.float64))
+    poses, lenses = world_camera(steered, size)
+    caster = Caster(make_world(seed, words or drawn, poses[:, :, 3].astype(np.float64)), *size)
     poses, lenses = poses[kept], lenses[kept]
-    return Episode(words or drawn, sentence, steered, Caster(world, *size).cast(poses, lenses), poses, lenses)
+    return Episode(words or drawn, sentence, steered, caster.cast(poses, lenses), poses, lenses, caster)
+
+
+def world_camera(controls: Sequence[Control], size: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """Poses [n, 3, 4] (camera to world, relative to the first, in world lengths) and lenses [n, 4] of whole chunks."""
+    poses, lenses = session_camera(controls, CHUNK_FRAMES, *size)
+    poses[:, :3, 3] *= STRIDE
+    return poses, lenses
 
 
 def draw_controls(draw: np.random.Generator, chunks: int, limits: ControlConfig) -> tuple[Control, ...]:
@@ -104,7 +115,7 @@ def _speed(draw: np.random.Generator, action: str, limits: ControlConfig) -> flo
 
 
 def _in_bounds(controls: Sequence[Control]) -> bool:
-    poses, _ = session_camera(controls, CHUNK_FRAMES, 8, 8)
+    poses, _ = world_camera(controls, (8, 8))
     heights, steepness = poses[:, 1, 3], poses[:, 1, 2]
     return bool((heights <= _LOWEST).all() and (heights >= _HIGHEST).all() and (abs(steepness) <= _STEEPEST).all())
 

@@ -1,7 +1,7 @@
 """Small first-person worlds: what stands where, and what the words of a prompt make of its look.
 
 A world is a function of its seed, its words and the path through it: whatever stands in a world leaves room for the
-path. Lengths are the model's units, those of the camera matrices; axes are the camera's: x right, y down, z forward.
+path. Axes are the camera's: x right, y down, z forward; lengths are the worlds' own (``episodes.STRIDE``).
 The eye is at the origin, the floor ``EYE`` below it.
 """
 

@@ -156,9 +156,15 @@ def _rms(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, rope: Tensor, mask: Tensor | None) -> Tensor:
-    """Joint attention; the first rows, those of the video, are rotated. Returns [B, rows, hidden]."""
-    q, k = (_rotated(part, rope).to(v.dtype) for part in (q, k))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    """Joint attention; the first rows, those of the video, are rotated. Returns [B, rows, hidden].
+
+    In plain steps: gradients of PyTorch's fused kernel do not use a CPU's matrix units.
+    """
+    q, k = (_rotated(part, rope).to(v.dtype) for part in (q * q.shape[-1] ** -0.5, k))
+    scores = q @ k.mT
+    if mask is not None:
+        scores = scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
+    return (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
 
 
 def _rotated(x: Tensor, rope: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class DitSettings:
     """``mix``: how often each of ``KINDS`` is taken; ``batch``: samples of each; ``drop``: how often conditions go.
 
     ``jitter``: the largest noise added to a history, against drift: at run time it holds the model's own latents.
-    ``few``: latent frames looked at before step ``whole_from``.
+    ``few``: latent frames looked at before step ``whole_from``; from there on batches are half as large.
     """
 
     seed: int
@@ -87,11 +87,12 @@ class DitObjective:
         draw = np.random.Generator(np.random.Philox(key=[self._settings.seed, step]))
         pool = self._pool.at(step)
         kind = KINDS[int(draw.choice(len(KINDS), p=self._settings.mix))]
+        kept = self._kept(draw, step)
         count = self._settings.batch[KINDS.index(kind)]
+        count = count if len(kept) == self._settings.few else max(1, count // 2)
         chosen = [pool[int(draw.integers(len(pool)))] for _ in range(count)]
         first = _CLIPS[kind]
         chunks = [int(draw.integers(first, CHUNKS)) for _ in chosen]
-        kept = self._kept(draw, step)
         past = torch.stack([_past(sample, chunk, kind) for sample, chunk in zip(chosen, chunks, strict=True)]).float()
         clean = torch.stack(
             [sample.clips[chunk][:, kept] for sample, chunk in zip(chosen, chunks, strict=True)]

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -92,7 +93,7 @@ def _train_vae(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
 
 
 def _train_dit(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
-    cooldown = max(1, plan.dit_steps // 5)
+    cooldown = max(1, plan.dit_steps * 3 // 10)
     settings = Settings(steps=plan.dit_steps, rate=1e-2, vector_rate=2e-3, cooldown=cooldown, average=0.998)
     checkpoint = out / "dit.ckpt"
     state = saved_state(checkpoint)
@@ -106,8 +107,8 @@ def _train_dit(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
         model.requires_grad_(True)
     with Ahead(Samples(preset, plan.seed, plan.bf16), state.taken, processes=plan.processes) as samples:
         pool = Pool(samples, plan.pool, fresh=0.5)
-        data = DitSettings(plan.seed, whole_from=plan.dit_steps * 7 // 10, bf16=plan.bf16)
-        objective = DitObjective(preset, model, data, pool, encoder.encode)
+        data = DitSettings(plan.seed, whole_from=plan.dit_steps * 4 // 5, bf16=plan.bf16)
+        objective = DitObjective(preset, model, data, pool, cache(encoder.encode))  # some 1,500 prompts in all
         run = Run(objective, settings)
         if state.step:
             run.load(checkpoint)

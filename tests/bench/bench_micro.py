@@ -93,8 +93,9 @@ def speed(bench: Bench, models: Models) -> None:
 
 
 def obedience(bench: Bench, trials: list[Trial]) -> None:
+    bench.figure("readable_trials", float(np.mean([trial.readable for trial in trials])), "part", better="higher")
     for action in ACTIONS:
-        mine = [trial for trial in trials if trial.action == action]
+        mine = [trial for trial in trials if trial.action == action and trial.readable]
         moved = [trial for trial in mine if trial.flow >= _JUDGED]
         right = sum(trial.seen > 0 for trial in moved) / max(1, len(moved))
         bench.figure(f"{action}_direction_right", right, "part", goal=DIRECTION_GOAL, better="higher")

@@ -66,11 +66,16 @@ def manifest(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def synthesize(
-    folder: Path, rows: Sequence[Mapping[str, Any]], fleet: str, *options: str, settings: Sequence[str] = SMALL
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    fleet: str,
+    *options: str,
+    preset: str = "tiny-gamecraft",
+    settings: Sequence[str] = SMALL,
 ) -> Finished:
     """Run the job in this process on the cluster that it is connected to."""
     out = folder / "out"
-    argv = ["--preset", "tiny-gamecraft", "--manifest", str(manifest(folder, rows)), "--out", str(out)]
+    argv = ["--preset", preset, "--manifest", str(manifest(folder, rows)), "--out", str(out)]
     argv += ["--fleet", fleet, "--metrics-port", "0", *options]
     for setting in settings:
         argv += ["--set", setting]

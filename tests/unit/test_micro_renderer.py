@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gamecraft_core.base.preset import ControlConfig
 from gamecraft_core.base.spec import ACTIONS, ActionControl
-from gamecraft_core.micro.episodes import CHUNK_FRAMES, draw_controls, make_episode
+from gamecraft_core.micro.episodes import CHUNK_FRAMES, STRIDE, draw_controls, make_episode, world_camera
 from gamecraft_core.micro.flow import true_flow
 from gamecraft_core.micro.words import AIRS, COLOUR_NAMES, PLACES, TIMES, Words
 from gamecraft_core.micro.worlds import COLOURS, EYE, LIGHTS, WEATHERS, make_world
@@ -50,14 +50,15 @@ def test_every_word_shows(changed: str, value: str) -> None:
 def test_poses_are_the_products_own() -> None:
     episode = make_episode(3, 2, SIZE, LIMITS)
     poses, lenses = session_camera(episode.controls, CHUNK_FRAMES, *SIZE)
-    assert np.array_equal(episode.poses, poses)
+    assert np.array_equal(episode.poses[:, :, :3], poses[:, :, :3])
+    assert np.allclose(episode.poses[:, :, 3], STRIDE * poses[:, :, 3])
     assert np.array_equal(episode.lenses, lenses)
 
 
 def test_drawn_paths_stay_in_the_world() -> None:
     for seed in range(40):
         controls = draw_controls(np.random.default_rng(seed), 3, LIMITS)
-        poses, _ = session_camera(controls, CHUNK_FRAMES, 8, 8)
+        poses, _ = world_camera(controls, (8, 8))
         assert poses[:, 1, 3].max() < EYE
         assert abs(poses[:, 1, 2]).max() < 0.8
 
@@ -76,7 +77,7 @@ _GOES = {"a": (1, 0), "d": (-1, 0), "left_rot": (1, 0), "right_rot": (-1, 0), "u
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_flow_goes_where_the_action_says(action: str) -> None:
-    speed = 20.0 if action.endswith("_rot") else 1.0
+    speed = 20.0 if action.endswith("_rot") else 2.5
     episode = make_episode(4, 1, SIZE, LIMITS, words=COURTYARD, controls=[ActionControl(action, speed)])
     flow = true_flow(episode.pictures.depth[0], episode.lenses[0], episode.poses[0], episode.poses[8])
     if action in _GOES:
@@ -91,7 +92,7 @@ def test_flow_goes_where_the_action_says(action: str) -> None:
 @pytest.mark.parametrize("action", ["d", "left_rot", "w"])
 def test_flow_takes_one_picture_to_the_next(action: str) -> None:
     """The later picture, fetched along the flow, is the earlier one: much nearer than without the fetching."""
-    speed = 8.0 if action == "left_rot" else 0.5
+    speed = 8.0 if action == "left_rot" else 1.2
     episode = make_episode(4, 1, (96, 160), LIMITS, words=COURTYARD, controls=[ActionControl(action, speed)])
     flow = true_flow(episode.pictures.depth[0], episode.lenses[0], episode.poses[0], episode.poses[24])
     first, later = (episode.pictures.frames[index].float().permute(2, 0, 1)[None] for index in (0, 24))
