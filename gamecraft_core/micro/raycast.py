@@ -17,12 +17,15 @@ from torch import Tensor
 from gamecraft_core.micro.worlds import EYE, FACES, FAR, World
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 
 _HILL_STEPS = 14
 _HILL_REACH = 120.0
 #: Pattern waves shorter than this many pixels have faded away: nothing finer than a pixel is ever drawn.
 _FINEST = 3.0
 _TINY = 1e-6
+#: Added to a ray's components, of which it changes only those that are zero.
+_TINIEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +51,7 @@ class Caster:
         self._axes = (torch.arange(FACES, dtype=torch.int32) // 2).repeat(1 + len(world.boxes))
         self._fog_colour = tensor(world.light.horizon)
         self._zenith = tensor(world.light.zenith)
-        self._sun = tensor(world.sun)
+        self._sun = world.sun
         self._sun_colour = tensor(world.light.sun) * world.light.glow
         self._columns = torch.arange(width, dtype=torch.float32)[None, :] + 0.5
         self._rows = torch.arange(height, dtype=torch.float32)[:, None] + 0.5
@@ -63,19 +66,20 @@ class Caster:
             deep.copy_(self._one(frame, np.array(pose[:3], np.float64), lens))
         return Pictures(frames, depth)
 
-    def _one(self, frame: Tensor, pose: npt.NDArray[np.float64], lens: FloatArray) -> Tensor:
+    def _one(self, frame: Tensor, pose: DoubleArray, lens: FloatArray) -> Tensor:
         """Fill one frame; returns its depth."""
         fx, fy, cx, cy = map(float, lens)
         x, y = (self._columns - cx) / fx, (self._rows - cy) / fy
         rotation, eye = pose[:, :3].tolist(), pose[:, 3].tolist()
-        rays = [row[0] * x + row[1] * y + row[2] for row in rotation]
-        inverse = [ray.masked_fill(ray.abs() < _TINY, _TINY).reciprocal_() for ray in rays]
+        rays = [row[0] * x + (row[1] * y + row[2]) for row in rotation]
+        inverse = [(ray + _TINIEST).reciprocal_() for ray in rays]
         depth, surface = self._around(rays, inverse, eye)
-        slopes = (self._size[1] / (2 * fx), self._size[0] / (2 * fy))
         for number, box in enumerate(self._boxes):
-            if _in_view(box, pose, slopes):
-                _nearer(depth, surface, inverse, eye, box, FACES * (1 + number))
-        sky = self._sky(rays)
+            rows, columns = _window(box, pose, lens, self._size)
+            if rows.start < rows.stop and columns.start < columns.stop:
+                seen = [each[rows, columns] for each in (depth, surface, *inverse)]
+                _nearer(seen[0], seen[1], seen[2:], eye, box, FACES * (1 + number))
+        sky = self._sky(rays[1], (x, y), self._sun @ rotation)
         colours = self._surfaces(depth, surface, rays, eye, fx)
         clear = (depth * -self._world.fog).exp_().masked_fill_(depth >= FAR, 0.0)
         picture = sky.lerp_(colours, clear)
@@ -112,12 +116,16 @@ class Caster:
         sinking = rays[1] > 0
         x, y, z = (ray[sinking] for ray in rays)
         flat = (EYE - eye[1]) / y.clamp(min=_TINY)  # what slips between the steps, and all beyond them
-        depth = torch.full_like(x, FAR)
-        last, before = 0.0, torch.full_like(x, EYE - eye[1])
+        height, wave = self._world.hills
+        start_x, start_z = (torch.tensor(eye[axis] * wave) for axis in (0, 2))
+        along_x, along_z, over_floor = x * wave, z * wave, torch.tensor(EYE - eye[1])
+        depth, last, before = torch.full_like(x, FAR), 0.0, torch.full_like(x, EYE - eye[1])
         for distance in torch.logspace(0.4, float(np.log10(_HILL_REACH)), _HILL_STEPS).tolist():
-            over = self._over((x, y, z), eye, distance)
+            of_x = torch.add(start_x, along_x, alpha=distance).sin_()
+            of_z = torch.add(start_z, along_z, alpha=distance).sin_()
+            over = torch.add(over_floor, y, alpha=-distance).addcmul_(of_x, of_z, value=height)
             crossed = (over < 0).logical_and_(depth >= FAR)
-            where = (before / (before - over)).mul_(distance - last).add_(last)
+            where = torch.addcdiv(torch.tensor(last), before, before - over, value=distance - last)
             torch.where(crossed, where, depth, out=depth)
             before, last = over, distance
         missed = (depth >= FAR).logical_and_(flat < FAR)
@@ -125,41 +133,38 @@ class Caster:
         whole[sinking] = torch.where(missed, flat, depth)
         return whole, torch.full(self._size, 3, dtype=torch.int32)
 
-    def _over(self, rays: tuple[Tensor, Tensor, Tensor], eye: list[float], distance: float) -> Tensor:
-        """How far above the hills the points at ``distance`` are."""
-        height, wave = self._world.hills
-        x = (rays[0] * (distance * wave)).add_(eye[0] * wave).sin_()
-        z = (rays[2] * (distance * wave)).add_(eye[2] * wave).sin_()
-        return x.mul_(z).mul_(height).add_(EYE - eye[1]).sub_(rays[1], alpha=distance)
-
     def _surfaces(self, depth: Tensor, surface: Tensor, rays: list[Tensor], eye: list[float], fx: float) -> Tensor:
         """Pattern colours [3, H, W] of what was hit."""
-        points = [ray * depth + place for ray, place in zip(rays, eye, strict=True)]
+        points = [torch.addcmul(torch.tensor(place), ray, depth) for ray, place in zip(rays, eye, strict=True)]
         axis = self._axes.index_select(0, surface.flatten()).view(self._size)
         u = torch.where(axis == 0, points[2], points[0])
         v = torch.where(axis == 1, points[2], points[1])
         rows = self._materials.index_select(1, surface.flatten()).view(-1, *self._size)
         base, second, waves = rows[:3], rows[3:6], rows[6:]
-        finest = (2 * np.pi / _FINEST) * fx / depth
+        one, faded = torch.tensor(1.0), -_FINEST / (2 * np.pi * fx)
         pattern = torch.ones_like(depth)
         for along, wave in zip((u, v), waves, strict=True):
-            visible = (1 - wave / finest).clamp_(0, 1)
-            wavy = torch.cos(along * wave).mul_(3.0).clamp_(-1, 1)
+            visible = torch.addcmul(one, wave, depth, value=faded).clamp_(0, 1)
+            wavy = (along * wave).cos_().mul_(3.0).clamp_(-1, 1)
             pattern.mul_(wavy.mul_(visible).masked_fill_(wave == 0, 1.0))
         return torch.lerp(base, second, pattern.mul_(0.5).add_(0.5))
 
-    def _sky(self, rays: list[Tensor]) -> Tensor:
-        """[3, H, W]: horizon to zenith, and the sun's glow. It is the fog's colour too."""
-        length = (rays[0].square() + rays[1].square() + rays[2].square()).rsqrt_()
-        up = (-rays[1] * length).clamp_(0, 1).mul_(1.6).clamp_(max=1)
-        facing = sum(ray * part for ray, part in zip(rays, self._sun.tolist(), strict=True))
-        glow = (facing * length).clamp_(min=0).square_().square_().square_().square_()
+    def _sky(self, down: Tensor, seen: tuple[Tensor, Tensor], sun: DoubleArray) -> Tensor:
+        """[3, H, W]: horizon to zenith, and the sun's glow. It is the fog's colour too.
+
+        ``down``: the rays' second component; ``seen``: their places in the camera's plane; ``sun`` is seen from there.
+        """
+        x, y = seen
+        length = (x.square() + (y.square() + 1)).rsqrt_()
+        up = (down * length).mul_(-1.6).clamp_(0, 1)
+        facing = float(sun[0]) * x + (float(sun[1]) * y + float(sun[2]))
+        glow = facing.mul_(length).clamp_(min=0).square_().square_().square_().square_()
         sky = torch.lerp(self._fog_colour[:, None, None], self._zenith[:, None, None], up)
         return sky.addcmul_(self._sun_colour[:, None, None], glow[None])
 
 
 def _nearer(
-    depth: Tensor, surface: Tensor, inverse: list[Tensor], eye: list[float], box: npt.NDArray[np.float64], first: int
+    depth: Tensor, surface: Tensor, inverse: list[Tensor], eye: list[float], box: DoubleArray, first: int
 ) -> None:
     """Put ``box`` in front of what was hit so far, in place; its faces are surfaces ``first`` on."""
     low, high = box
@@ -181,18 +186,27 @@ def _nearer(
     torch.where(hit, enter, depth, out=depth)
 
 
-def _in_view(box: npt.NDArray[np.float64], pose: npt.NDArray[np.float64], slopes: tuple[float, float]) -> bool:
-    """Whether any of the box may be seen: not all corners lie outside one and the same side of the view."""
+def _window(box: DoubleArray, pose: DoubleArray, lens: FloatArray, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns that the box may be seen in: those around its corners, or all where one is behind the eye."""
     corners = np.stack(np.meshgrid(*box.T, indexing="ij"), axis=-1).reshape(-1, 3) - pose[:, 3]
     x, y, z = (corners @ pose[:, :3]).T
-    outside = [z <= 0, x > slopes[0] * z, x < -slopes[0] * z, y > slopes[1] * z, y < -slopes[1] * z]
-    return not any(side.all() for side in outside)
+    height, width = size
+    if z.max() <= 0:
+        return slice(0, 0), slice(0, 0)
+    if z.min() < _TINY:
+        return slice(0, height), slice(0, width)
+    fx, fy, cx, cy = map(float, lens)
+    across, down = x / z * fx + cx, y / z * fy + cy
+    return (
+        slice(max(0, int(down.min())), min(height, int(down.max()) + 1)),
+        slice(max(0, int(across.min())), min(width, int(across.max()) + 1)),
+    )
 
 
 def _softened(picture: Tensor) -> Tensor:
-    """[3, H, W] with a pixel's edges shared with its neighbours: three taps each way."""
-    wide = picture.clone()
-    wide[:, :, 1:-1] = picture[:, :, :-2].add(picture[:, :, 2:]).mul_(0.25).add_(picture[:, :, 1:-1], alpha=0.5)
-    tall = wide.clone()
-    tall[:, 1:-1] = wide[:, :-2].add(wide[:, 2:]).mul_(0.25).add_(wide[:, 1:-1], alpha=0.5)
-    return tall
+    """[3, H, W] with a pixel's edges shared with its neighbours: three taps each way, in place."""
+    for inside, along in ((picture[:, :, 1:-1], 2), (picture[:, 1:-1], 1)):
+        pairs = picture.narrow(along, 0, picture.shape[along] - 1) + picture.narrow(along, 1, picture.shape[along] - 1)
+        count = pairs.shape[along] - 1
+        torch.add(pairs.narrow(along, 0, count), pairs.narrow(along, 1, count), out=inside).mul_(0.25)
+    return picture

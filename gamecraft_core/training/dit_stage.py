@@ -146,7 +146,9 @@ class DitObjective:
     def _camera(self, maps: list[Tensor], past: int, kept: list[int]) -> Tensor:
         """Camera tokens [B, tokens, hidden]: zeros' on ``past`` latent frames, those of ``maps`` after them."""
         net = self._model.camera_net
-        tokens = torch.stack([net(each).unflatten(0, (1 + len(kept) - (0 in kept), -1)) for each in maps])
+        tokens = torch.stack(
+            [net(each).reshape(1 + len(kept) - (0 in kept), -1, net.camera_in.proj.out_channels) for each in maps]
+        )
         of_frames = tokens if 0 in kept else tokens[:, 1:]
         before = net.zero_token().expand(len(maps), past, of_frames.shape[2], -1)
         return torch.cat([before, of_frames], dim=1).flatten(1, 2).float()
@@ -157,8 +159,9 @@ class DitObjective:
         height, width = (
             side // 8 // part for side, part in zip((video.height, video.width), dit.patch_size[1:], strict=True)
         )
-        table = rope_table((every, height, width), dit.rope_dim_list, dit.rope_theta).unflatten(0, (every, -1))
-        return table[[*range(past), *(past + latent for latent in kept)]].flatten(0, 1)
+        table = rope_table((every, height, width), dit.rope_dim_list, dit.rope_theta)
+        by_frame = table.view(every, height * width, *table.shape[1:])
+        return by_frame[[*range(past), *(past + latent for latent in kept)]].flatten(0, 1)
 
     def _text(self, prompts: list[str]) -> TextBatch:
         states = [self._encode(prompt) for prompt in prompts]

@@ -61,7 +61,7 @@ def test_the_picture_goes_where_the_key_says(walks: Finished, turn: str) -> None
 def test_drift_is_read_right() -> None:
     """A picture that is pushed two pixels a frame up and to the left is seen to go there."""
     noise = np.random.default_rng(0).random((140, 220), dtype=np.float32)
-    whole = sum(np.roll(noise, (y, x), (0, 1)) for y in range(4) for x in range(4))
+    whole = np.sum([np.roll(noise, (y, x), (0, 1)) for y in range(4) for x in range(4)], axis=0)
     frames = np.stack([whole[step : step + 96, 2 * step : 2 * step + 160] for step in range(20)])
     assert np.allclose(drift(frames), (-2 * _APART, -_APART), atol=1.0)
 
