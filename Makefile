@@ -29,10 +29,10 @@ setup: $(VENV)/.dev-installed ## create .venv with everything that development n
 
 demo: $(VENV)/.installed ## run the main job on the embedded sample manifest, into out/demo
 	rm -rf out/demo
-	$(BIN)/python -m jobs.synthesize --preset tiny-gamecraft --manifest jobs/demo/manifest.jsonl --out out/demo --fleet demo
+	$(BIN)/python -m jobs.synthesize --preset micro-gamecraft --manifest jobs/demo/micro/manifest.jsonl --out out/demo --fleet demo
 
 serve: $(VENV)/.installed ## serve the page and the API on this machine (PORT), sessions kept in out/serve
-	$(BIN)/python -m jobs.serve --preset tiny-gamecraft --out out/serve --port $(PORT)
+	$(BIN)/python -m jobs.serve --preset micro-gamecraft --out out/serve --port $(PORT)
 
 test: setup ## run every test this machine can run
 	bash tests/system_packages.sh

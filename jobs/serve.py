@@ -1,6 +1,6 @@
 """The service: a page and an API on which people walk through worlds while they are made.
 
-    python -m jobs.serve --preset tiny-gamecraft --port 8000
+    python -m jobs.serve --port 8000
 
 It goes on until it is told to stop (SIGTERM, Ctrl-C): then nothing new is accepted, what is denoised is made durable,
 and the same command takes every session up where it was. Exit status: 0 stopped, 1 failure, 2 bad usage or refused.
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m jobs.serve",
         description="Serve the page and the API, on a local Ray cluster or an existing one.",
     )
-    made.add_argument("--preset", default="tiny-gamecraft", help="a built-in preset's name, or a preset's YAML file")
+    made.add_argument("--preset", default="micro-gamecraft", help="a built-in preset's name, or a preset's YAML file")
     made.add_argument("--out", default="out/serve", help="folder or URI where sessions and videos are kept")
     made.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; another than this machine needs --tokens"

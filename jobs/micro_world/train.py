@@ -55,6 +55,10 @@ class Plan:
 def train_all(plan: Plan) -> int:
     """Run the stages; an exit status."""
     preset = load_preset(plan.preset)
+    if plan.from_weights and preset.weights.kind != "files":
+        raise UsageError(
+            f"{preset.name} has no published weights", field="from_weights", remedy="leave --from-weights out"
+        )
     out = _folder(plan.out)
     torch.set_num_threads(plan.threads)
     keep_freed_memory()

@@ -39,7 +39,7 @@ def overlapping_decodes() -> float:
 
 
 def main() -> int:
-    command = ["-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--manifest", "jobs/demo/manifest.jsonl"]
+    command = ["-m", "jobs.synthesize", "--preset", "micro-gamecraft", "--manifest", "jobs/demo/micro/manifest.jsonl"]
     command += ["--fleet", "demo", "--metrics-port", "0"]
     bench = Bench("job", {"command": " ".join(("python", *command)), "samples": SAMPLES})
     seconds, overlaps, rates = [], [], []

@@ -19,6 +19,7 @@ from gamecraft_core.training.dit_stage import DitObjective, DitSettings, new_dit
 from gamecraft_core.training.group_norm import _GroupNorm
 from gamecraft_core.training.latents import Pool, Sample, Samples
 from gamecraft_core.training.loop import Objective, Run, Settings, saved_state, strength, train
+from gamecraft_core.training.muon import orthogonal, reach
 from gamecraft_core.training.publish import normalise_latents, write_weights
 from gamecraft_core.training.vae_forward import decode, encode
 from gamecraft_core.training.vae_init import new_vae
@@ -174,6 +175,21 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(make: object, tmp_p
     assert train(second, FEW, tmp_path / "part.ckpt", tmp_path / "part.jsonl", lambda: False)
     for name, value in whole.average.items():
         assert torch.equal(value, second.average[name]), name
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)])
+def test_an_orthogonal_update_moves_all_directions_alike(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(2)) * torch.logspace(-3, 2, shape[1])
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    strongest = (u.T @ orthogonal(matrix) @ v.T).diagonal()[:6]
+    assert strongest.min() > 0.5, "every direction keeps its sign and comes near 1, however weak it was"
+    assert torch.linalg.svdvals(orthogonal(matrix)).max() < 1.4
+
+
+def test_a_convolutions_reach_is_spread_over_its_taps() -> None:
+    assert reach(torch.empty(32, 16)) == pytest.approx(2**0.5)
+    assert reach(torch.empty(16, 32)) == 1
+    assert reach(torch.empty(16, 16, 3, 3, 3)) == pytest.approx(27**-0.5)
 
 
 def test_rates_rise_and_fall() -> None:
