@@ -2,6 +2,8 @@
 
 Two orders may be inside at once: while one encodes its video on the CPU, the next uses the VAE. The receipt's
 ``decoded`` says when the pixels were there (Unix seconds).
+
+Where people watch, the lane also shows latents before they are decoded, beside its orders and without the VAE.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,9 @@ from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.timeline.frames import latent_frames
+
+if TYPE_CHECKING:
+    from gamecraft_core.vae.preview import Preview
 
 #: Levels of 256 within which a decoder's rounding leaves one colour.
 _ONE_COLOUR = 3
@@ -33,6 +38,7 @@ class DecodeActor(Role):
         self._threads = threads
         self._options = dict(store_options)
         self._turn = threading.Lock()
+        self._preview: Preview | None = None
 
     def warm(self) -> dict[str, Any]:
         from actors import models
@@ -54,6 +60,23 @@ class DecodeActor(Role):
         )
         self._encode(self._codec.decode(np.zeros(shape, np.float32)), order)
         return self.ping()
+
+    def learn_preview(self) -> None:
+        """Learn the VAE's colours once; jobs that nobody watches never ask for it."""
+        from gamecraft_core.vae.preview import learn
+
+        with self._turn:
+            self._preview = self._preview or learn(self._codec, self._preset.vae)
+        self.moved("learnt to preview")
+
+    def preview(self, latents: FloatArray) -> tuple[bytes, int] | None:
+        """The latent frames beside each other as a JPEG, and how many; asked for in WATCH. None before it has learnt."""
+        from gamecraft_core.media.jpeg import strip
+
+        if self._preview is None:
+            return None
+        frames = self._preview.frames(latents)
+        return strip(frames), len(frames)
 
     @answering
     def run(self, order: DecodeOrder, latents: FloatArray) -> tuple[Receipt, Fragment]:

@@ -52,6 +52,22 @@ class ActorLane:
         """See ``Role.progress``."""
         return await _progress(self.actor, self.name)
 
+    async def learn_preview(self) -> None:
+        """Of a decode lane; see ``DecodeActor``."""
+        try:
+            await self.actor.learn_preview.remote()
+        except RayError as error:
+            raise verdict(error, self.name) from error
+
+    async def preview(self, latents: Any) -> tuple[bytes, int] | None:
+        """Of a decode lane; see ``DecodeActor``."""
+        try:
+            shown: tuple[bytes, int] | None
+            shown = await self.actor.preview.options(concurrency_group=WATCH).remote(latents)
+        except RayError as error:
+            raise verdict(error, self.name) from error
+        return shown
+
 
 @dataclass(frozen=True, slots=True)
 class GroupLane:

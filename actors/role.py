@@ -3,8 +3,8 @@
 An actor class here is a plain class; ``actors.placement`` turns it into a Ray actor. It imports torch and
 loads its models in its first call (``warm`` or ``join``), so that whoever only starts a fleet stays light and what a
 lane could not start for comes back as the error it is. Methods are synchronous and run one at a time: when the
-answer to ``serve`` arrives, everything ordered before it is done. ``pulse``, ``presence`` and ``progress`` are
-asked for in a concurrency group of their own, WATCH, and answer while an order runs.
+answer to ``serve`` arrives, everything ordered before it is done. ``pulse``, ``presence``, ``progress``
+and ``preview`` are asked for in a concurrency group of their own, WATCH, and answer while an order runs.
 """
 
 from __future__ import annotations

@@ -33,11 +33,12 @@ from orchestrator.engine import Engine
 from orchestrator.http.app import build
 from orchestrator.http.gate import Rules, read_tokens
 from orchestrator.live.desk import Desk
+from orchestrator.live.previews import Previews
 from orchestrator.live.registry import Fetch, Registry
 from orchestrator.live.service import LocalService
 from orchestrator.live.steps import Steps
 from orchestrator.metrics import Metrics
-from orchestrator.ports import Keeper, Lane, Yard
+from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
 
 log = logging.getLogger("framelane.serve")
@@ -164,10 +165,12 @@ class Running:
         steps = Steps(self._registry, self._config.service.progress_seconds)
         pace = Pace(**self._config.fleet.elastic.model_dump())
         elastic = Elastic(yard, scheduler, limits, pace, time.time)
-        listeners = [self._metrics, self._registry, steps, elastic]
+        viewers: list[Listener] = [steps, Previews(self._registry)] if self._config.service.previews else [steps]
+        listeners = [self._metrics, self._registry, *viewers, elastic]
         self.engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
         for lane in lanes:
-            steps.lane_joined(lane, time.time())
+            for viewer in viewers:
+                viewer.lane_joined(lane, time.time())
         await self.service.begin(self.engine)
         stopper.engine, stopper.first = self.engine, self.service.drain
         engine, asking = asyncio.create_task(self.engine.serve()), asyncio.create_task(steps.run())

@@ -222,9 +222,10 @@ class Engine:
             self._publishing -= 1
         elif task.kind in ("commit", "fail") and not superseded:
             self._session_settled(task, receipt, ref, now)
-        elif task.kind == "decode" and spec is not None and not superseded:
+        elif task.kind in ("denoise", "decode") and spec is not None and not superseded:
             for listener in self._listeners:
-                listener.decoded(spec, task.index, ref, now)
+                hear = listener.denoised if task.kind == "denoise" else listener.decoded
+                hear(spec, task.index, ref, now)
 
     def _session_settled(self, task: Task, receipt: Receipt, ref: Ref, now: float) -> None:
         """A record of the session is durable: ours, or that of somebody who was faster."""

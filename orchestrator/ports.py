@@ -103,6 +103,9 @@ class Listener:
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         """A lane answered; ``spec`` is None for work that belongs to no session."""
 
+    def denoised(self, spec: SessionSpec, index: int, latents: Ref, now: float) -> None:
+        """Chunk ``index`` can be decoded: ``latents`` are its new ones."""
+
     def decoded(self, spec: SessionSpec, index: int, fragment: Ref, now: float) -> None:
         """Chunk ``index`` can be shown: ``fragment`` is its part of the video. It is not durable yet."""
 

@@ -17,6 +17,7 @@ class ServiceLimits(Strict):
     media_bytes: int = Field(default=256 << 20, ge=0, description="media segments kept in memory, over all sessions")
     max_chunks: int = Field(default=1000, ge=1, description="of one session")
     max_ahead: int = Field(default=64, ge=1, description="controls accepted beyond the chunks that are shown")
+    previews: bool = Field(default=True, description="show the latents of what is played before they are decoded")
     progress_seconds: float = Field(default=0.25, gt=0, description="between two looks at the lanes for listeners")
 
     @model_validator(mode="after")

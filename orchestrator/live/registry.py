@@ -145,6 +145,12 @@ class Registry(Listener):
         if live is not None and live.status == "running":
             live.feed.tell("denoising", self._clock(), "step", chunk=index, step=step, steps=steps)
 
+    def preview(self, session_id: str, index: int, image: str, frames: int) -> None:
+        """``image``, a data URI, shows the latent frames of a chunk beside each other; too late, it is not told."""
+        live = self._sessions.get(session_id)
+        if live is not None and live.status == "running" and index >= live.shown and index not in live.ready:
+            live.feed.tell("preview", self._clock(), "preview", chunk=index, frames=frames, image=image)
+
     def admitted(self, spec: SessionSpec, now: float) -> None:
         live = self._sessions.get(spec.session_id)
         if live is None:

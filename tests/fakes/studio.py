@@ -32,17 +32,19 @@ from gamecraft_core.base.store import Store
 from gamecraft_core.dataset.chunk_state import restore, stage
 from gamecraft_core.dataset.commit import commit_session, fail_session, latents_bytes
 from gamecraft_core.media.fragment import encode_fragment
+from gamecraft_core.media.jpeg import strip
 from jobs.config import resolve
 from orchestrator.board import Board
 from orchestrator.engine import Engine
 from orchestrator.limits import Limits
 from orchestrator.live.desk import Desk
 from orchestrator.live.limits import ServiceLimits
+from orchestrator.live.previews import Previews
 from orchestrator.live.reel import Aside
 from orchestrator.live.registry import Registry
 from orchestrator.live.service import LocalService
 from orchestrator.live.steps import Step, Steps
-from orchestrator.ports import Ref
+from orchestrator.ports import Listener, Ref
 from orchestrator.scheduler import Scheduler
 from tests.fakes.lanes import Behaviour, FakeLane
 from tests.fakes.recordings import flat_frames, level_of
@@ -80,6 +82,17 @@ class StudioLane(FakeLane):
     aside: Aside
     at: DenoiseOrder | None = None
     since: float = 0.0
+    previewed: int = 0
+    preview_s: float = 0.125
+
+    async def learn_preview(self) -> None:
+        pass
+
+    async def preview(self, latents: Ref) -> tuple[bytes, int] | None:
+        """Greys as light as the latents are large."""
+        self.previewed += 1
+        await asyncio.sleep(self.preview_s)
+        return strip(np.repeat(latents[0, ..., None] * 40 % 256, 3, axis=-1).astype(np.uint8)), latents.shape[1]
 
     async def run(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Receipt, Ref]:
         if isinstance(order, DenoiseOrder):
@@ -168,9 +181,11 @@ class Studio:
         board = Board(self.limits, provenance)
         scheduler = Scheduler(self.limits, board.census)
         steps = Steps(self.registry, self.service_limits.progress_seconds)
-        self.engine = Engine(self.lanes, board, scheduler, self.limits, None, [self.registry, steps], self.now)
+        viewers: list[Listener] = [steps, Previews(self.registry)] if self.service_limits.previews else [steps]
+        self.engine = Engine(self.lanes, board, scheduler, self.limits, None, [self.registry, *viewers], self.now)
         for lane in self.lanes:
-            steps.lane_joined(lane, self.now())
+            for viewer in viewers:
+                viewer.lane_joined(lane, self.now())
         await self.service.begin(self.engine)
         self._serving = asyncio.create_task(self.engine.serve())
         self._asking = asyncio.create_task(steps.run())

@@ -1,0 +1,40 @@
+"""Pictures for browsers: a chunk's latent frames beside each other, and a chunk's frames one by one."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+
+_QUALITY = 80
+
+
+def strip(frames: npt.NDArray[np.uint8]) -> bytes:
+    """Frames [T, H, W, 3] from left to right as one JPEG."""
+    from PIL import Image
+
+    count, height, width, channels = frames.shape
+    return _bytes(Image.fromarray(frames.transpose(1, 0, 2, 3).reshape(height, count * width, channels)))
+
+
+def singles(mp4: bytes, longest: int) -> list[bytes]:
+    """Every frame of our own ``mp4`` as a JPEG, scaled down so that no side has more than ``longest`` pixels."""
+    import av
+
+    pictures = []
+    with av.open(io.BytesIO(mp4), "r") as container:
+        for frame in container.decode(container.streams.video[0]):
+            picture = frame.to_image()
+            picture.thumbnail((longest, longest))
+            pictures.append(_bytes(picture))
+    return pictures
+
+
+def _bytes(picture: object) -> bytes:
+    from PIL import Image
+
+    assert isinstance(picture, Image.Image)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
