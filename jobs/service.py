@@ -43,6 +43,8 @@ from orchestrator.scheduler import Scheduler
 
 log = logging.getLogger("framelane.serve")
 
+#: What the page offers to begin from.
+STARTS = Path(__file__).with_name("demo") / "micro"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: Of one message on a WebSocket: a control, at most a camera path's rows.
 _MAX_MESSAGE_BYTES = 4 << 20
@@ -130,7 +132,7 @@ class Running:
         )
         self.server = QuietServer(
             uvicorn.Config(
-                build(self.service, rules),
+                build(self.service, rules, starts=STARTS),
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ _POLICY = (
 )
 
 
-def build(service: Service, rules: Rules) -> ASGIApp:
-    """The app; whatever it is asked goes through ``rules`` first."""
+def build(service: Service, rules: Rules, *, starts: Path | None = None) -> ASGIApp:
+    """The app; whatever it is asked goes through ``rules`` first.
+
+    ``starts`` is a folder of pictures that the page offers to begin from, with a ``manifest.jsonl``.
+    """
     app = FastAPI(
         title="Framelane",
         version=VERSION,
@@ -40,6 +44,9 @@ def build(service: Service, rules: Rules) -> ASGIApp:
     app.include_router(sessions.routes(service))
     app.include_router(videos.routes(service))
     app.include_router(_health(service))
+    app.include_router(_page(starts))
+    if starts is not None:
+        app.mount("/page/starts", StaticFiles(directory=starts), name="starts")
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
     gated: ASGIApp = Gate(app, rules, service)
     if rules.origins:
@@ -71,8 +78,25 @@ def _health(service: Service) -> APIRouter:
     async def metrics() -> Response:
         return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @router.get("/", include_in_schema=False)
+    return router
+
+
+def _page(starts: Path | None) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    offered = _offered(starts) if starts is not None else []
+
+    @router.get("/")
     async def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
 
+    @router.get("/page/starts.json")
+    async def listed() -> list[dict[str, str]]:
+        return offered
+
     return router
+
+
+def _offered(starts: Path) -> list[dict[str, str]]:
+    """Pictures and prompts of the manifest in ``starts``."""
+    rows = map(json.loads, (starts / "manifest.jsonl").read_text(encoding="utf-8").splitlines())
+    return [{"image": f"/page/starts/{row['image']}", "prompt": row["prompt"]} for row in rows if "image" in row]

@@ -107,9 +107,14 @@ def _watching(router: APIRouter, service: Service) -> None:
         pieces = streams.segments(service, session_id, tenant(request), first)
         return StreamingResponse(pieces, headers={"Cache-Control": "no-store"}, media_type="video/mp4")
 
+    pictures = streams.Pictures(service)
+
     @router.websocket("/{session_id}/stream")
-    async def socket(websocket: WebSocket, session_id: str, after: Cursor = None, first: First = 0) -> None:
-        await streams.socket(service, websocket, session_id, websocket.scope["tenant"], after, first)
+    async def socket(
+        websocket: WebSocket, session_id: str, after: Cursor = None, first: First = 0, media: streams.Media = "mp4"
+    ) -> None:
+        wish = streams.Wish(after, first, media)
+        await streams.socket(service, pictures, websocket, session_id, websocket.scope["tenant"], wish)
 
     @router.get(
         "/{session_id}/video.mp4",

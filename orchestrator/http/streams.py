@@ -1,7 +1,8 @@
 """Streams of a session: its chunks and its events, each a loop with a cursor.
 
 Nothing is queued for a client: the next piece is asked for when the last one has been taken, so a slow client only
-comes later. Whoever is cut off comes back with the number of the last event and the next chunk it wants.
+comes later. Whoever is cut off comes back with the number of the last event and the next chunk it wants. A browser that
+cannot play segments asks for their frames as JPEGs instead.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable
+from gamecraft_core.media.jpeg import singles
 from orchestrator.http.answers import of_error
 from orchestrator.live.port import SETTLED, Overloaded, Refused, Service
 
@@ -21,6 +24,35 @@ from orchestrator.live.port import SETTLED, Overloaded, Refused, Service
 _SILENCE_S = 15.0
 #: WebSocket's codes: normal; "come back", for the service restarts, or is not ready; and one of ours.
 _DONE, _RESTARTS, _LATER, _REFUSED = 1000, 1012, 1013, 4000
+
+#: What a chunk is sent as.
+Media = Literal["mp4", "jpeg"]
+#: Pixels of a JPEG's longer side, and chunks that become JPEGs at once: it is this process's CPU that they take.
+_LONGEST, _AT_ONCE = 640, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a listener wants: events after a number, and chunks from one on."""
+
+    after: int | None
+    first: int
+    media: Media = "mp4"
+
+
+class Pictures:
+    """Chunks of ``service`` as JPEGs, made when they are asked for."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def of(self, session_id: str, tenant: str, index: int) -> list[bytes]:
+        """One for each frame."""
+        async with self._turn:
+            init = await self._service.init(session_id, tenant)
+            segment = await self._service.segment(session_id, tenant, index)
+            return await asyncio.to_thread(singles, init.data + segment, _LONGEST)
 
 
 async def segments(service: Service, session_id: str, tenant: str, first: int) -> AsyncIterator[bytes]:
@@ -55,12 +87,12 @@ async def server_sent(service: Service, session_id: str, tenant: str, after: int
 
 
 async def socket(
-    service: Service, socket: WebSocket, session_id: str, tenant: str, after: int | None, first: int
+    service: Service, pictures: Pictures, socket: WebSocket, session_id: str, tenant: str, wish: Wish
 ) -> None:
-    """Events as text, segments as bytes (announced by a text); controls come in. Until either side has had enough."""
+    """Events as text, chunks as bytes (announced by a text); controls come in. Until either side has had enough."""
     await socket.accept()
     parts = [
-        asyncio.create_task(_tell(service, socket, session_id, tenant, after, first)),
+        asyncio.create_task(_tell(service, pictures, socket, session_id, tenant, wish)),
         asyncio.create_task(_hear(service, socket, session_id, tenant)),
     ]
     try:
@@ -82,10 +114,10 @@ async def socket(
 
 
 async def _tell(
-    service: Service, socket: WebSocket, session_id: str, tenant: str, after: int | None, first: int
+    service: Service, pictures: Pictures, socket: WebSocket, session_id: str, tenant: str, wish: Wish
 ) -> int:
     """Send what there is; the code to close with."""
-    index, begun, last = first, False, ""
+    index, begun, last, after = wish.first, False, "", wish.after
     while True:
         news = await service.news(session_id, tenant, after)
         after = news.cursor
@@ -93,6 +125,12 @@ async def _tell(
             await socket.send_json(event)
             last = event["session"]["status"] if event["type"] == "state" else event["type"]
         while index < news.shown:
+            if wish.media == "jpeg":
+                frames = await pictures.of(session_id, tenant, index)
+                await socket.send_json({"type": "frames", "chunk": index, "sizes": [len(frame) for frame in frames]})
+                await socket.send_bytes(b"".join(frames))
+                index += 1
+                continue
             if not begun:
                 init = await service.init(session_id, tenant)
                 await socket.send_json({"type": "init", "codec": init.codec, "bytes": len(init.data)})

@@ -82,6 +82,16 @@ class Desk:
             raise Refused.of([(each.field, each.reason, each.remedy) for each in fields.problems])
         return found
 
+    def speeds(self, preset: str) -> dict[str, dict[str, float]]:
+        """What ``preset`` takes a move and a turn for where none is named, and the most; empty if it is not served."""
+        if (found := self._presets.get(preset)) is None:
+            return {}
+        limits = found.control
+        return {
+            kind: {"default": limits.default_for(action), "most": limits.most_for(action)}
+            for kind, action in (("move", "w"), ("turn", "left_rot"))
+        }
+
     def _with_poses(self, actions: Any) -> Any:
         """``actions`` with camera paths that are given as text, rows and all, kept as files of their own."""
         if not isinstance(actions, list):

@@ -93,7 +93,8 @@ class LocalService:
         return live.describe()
 
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]:
-        return (await self._find(session_id, tenant)).describe()
+        live = await self._find(session_id, tenant)
+        return {**live.describe(), "speeds": self._desk.speeds(live.spec.preset)}
 
     async def listing(self, tenant: str, after: str, limit: int) -> list[dict[str, Any]]:
         """In the order of their creation, from the one after ``after``."""

@@ -83,7 +83,7 @@ class StudioLane(FakeLane):
     at: DenoiseOrder | None = None
     since: float = 0.0
     previewed: int = 0
-    preview_s: float = 0.125
+    preview_s: float = 0.0
 
     async def learn_preview(self) -> None:
         pass

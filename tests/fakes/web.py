@@ -16,7 +16,7 @@ import uvicorn
 
 from gamecraft_core.base.messages import Order
 from gamecraft_core.base.store import Store, open_store
-from jobs.service import QuietServer, listening
+from jobs.service import STARTS, QuietServer, listening
 from orchestrator.http.app import build
 from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules
@@ -49,7 +49,7 @@ def served(
     async def main(listener: socket.socket) -> None:
         studio, loop = make(), asyncio.get_running_loop()
         end = asyncio.Event()
-        app = build(studio.service, rules or Rules())
+        app = build(studio.service, rules or Rules(), starts=STARTS)
         server = QuietServer(
             uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=3)
         )

@@ -22,6 +22,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 _START_TIMEOUT_S = 60.0
+_DESK = {"width": 1100, "height": 900, "deviceScaleFactor": 1}
 _OPTIONS = (
     "--headless=new",
     "--no-sandbox",
@@ -73,6 +74,19 @@ class Page:
         kind = "keyUp" if up else "keyDown"
         self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=f"Key{key.upper()}", text="" if up else key)
 
+    def tap(self, key: str) -> None:
+        """A key without a letter, by name: Tab, Enter, Space, ArrowLeft, …"""
+        number, text = {"Tab": (9, ""), "Enter": (13, "\r"), "Space": (32, " "), "ArrowDown": (40, "")}[key]
+        known = {"key": text if key == "Space" else key, "code": key, "windowsVirtualKeyCode": number}
+        self.ask("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **known)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **known)
+
+    def touch(self, selector: str, *, up: bool = False) -> None:
+        """A finger on the middle of an element, or off it."""
+        middle = "(({x, y, width, height}) => ({x: x + width / 2, y: y + height / 2}))"
+        place = self.run(f"{middle}(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        self.ask("Input.dispatchTouchEvent", type="touchEnd" if up else "touchStart", touchPoints=[] if up else [place])
+
     def open(self, url: str) -> None:
         self.ask("Page.navigate", url=url)
         self.until(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(url)})")
@@ -117,11 +131,15 @@ class Browser:
         self._address = address
 
     @contextmanager
-    def page(self, url: str) -> Iterator[Page]:
+    def page(self, url: str, *, before: str = "", phone: bool = False) -> Iterator[Page]:
+        """A tab; ``before`` is a script that runs before those of the page."""
         made = httpx.put(f"http://{self._address}/json/new?about:blank").json()
         with connect(made["webSocketDebuggerUrl"], max_size=64 << 20) as socket:
             page = Page(socket)
-            page.ask("Emulation.setDeviceMetricsOverride", width=1100, height=900, deviceScaleFactor=1, mobile=False)
+            size = {"width": 390, "height": 844, "deviceScaleFactor": 2} if phone else _DESK
+            page.ask("Emulation.setDeviceMetricsOverride", mobile=phone, **size)
+            page.ask("Emulation.setTouchEmulationEnabled", enabled=phone)
+            page.ask("Page.addScriptToEvaluateOnNewDocument", source=before)
             page.open(url)
             yield page
 

@@ -32,6 +32,8 @@ def kinds_of(heard: list[dict[str, Any]], chunk: int) -> list[str]:
 
 def test_a_preview_comes_between_denoise_and_decode() -> None:
     async def play(world: Studio) -> None:
+        for lane in decoders(world):
+            lane.preview_s = 0.125
         name = await begin(world, "w d")
         heard = []
         while kinds_of(heard, 1)[-1:] != ["decoded"]:

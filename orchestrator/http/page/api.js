@@ -11,7 +11,12 @@ export class Wrong extends Error {
 }
 
 async function ask(path, options = {}) {
-  const answer = await fetch(path, options);
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Wrong(0, { message: "The service does not answer", remedy: "it may be restarting; try again" });
+  }
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({ error: { message: answer.statusText } }));
   if (!answer.ok) throw new Wrong(answer.status, body.error ?? { message: answer.statusText });
@@ -22,20 +27,28 @@ const post = (path, body) =>
   ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
 export const create = (form) => ask("/v1/sessions", { method: "POST", body: form });
-export const describe = (id) => ask(`/v1/sessions/${id}`);
+export const describe = (id) => ask(`/v1/sessions/${encodeURIComponent(id)}`);
 export const finish = (id) => post(`/v1/sessions/${id}/finish`, {});
 export const control = (id, actions, at) => post(`/v1/sessions/${id}/controls`, { actions, at });
+export const starts = () => ask("/page/starts.json");
 
 export function remember(token) {
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `framelane_token=${encodeURIComponent(token)}; Path=/; SameSite=Strict${secure}`;
 }
 
-// Everything of a session from chunk `from` on. Handlers: event, init(codec, bytes), segment(chunk, bytes), link(up).
+function cut(bytes, sizes) {
+  let start = 0;
+  return sizes.map((size) => new Blob([bytes.slice(start, (start += size))], { type: "image/jpeg" }));
+}
+
+// Everything of a session from chunk `from` on, as `media` ("mp4" or "jpeg").
+// Handlers: event, init(codec, bytes), segment(chunk, bytes) or frames(chunk, pictures), link(up).
 export class Stream {
-  constructor(id, from, handlers) {
+  constructor(id, from, media, handlers) {
     this.id = id;
     this.next = from;
+    this.media = media;
     this.after = null;
     this.on = handlers;
     this.over = false;
@@ -45,20 +58,17 @@ export class Stream {
 
   open() {
     const cursor = this.after === null ? "" : `&after=${this.after}`;
-    const base = location.href.replace(/^http/, "ws").replace(/\/[^/]*$/, "");
-    const socket = new WebSocket(`${base}/v1/sessions/${this.id}/stream?from=${this.next}${cursor}`);
+    const base = location.href.replace(/^http/, "ws").replace(/[#?].*$/, "").replace(/\/[^/]*$/, "");
+    const socket = new WebSocket(`${base}/v1/sessions/${this.id}/stream?from=${this.next}&media=${this.media}${cursor}`);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     let announced = null;
     socket.onopen = () => { this.pause = 500; this.on.link(true); };
     socket.onmessage = ({ data }) => {
-      if (typeof data !== "string") {
-        if (announced.type === "init") this.on.init(announced.codec, data);
-        else { this.next = announced.chunk + 1; this.on.segment(announced.chunk, data); }
-        return;
-      }
+      if (this.closed) return;
+      if (typeof data !== "string") { this.take(announced, data); return; }
       const message = JSON.parse(data);
-      if (message.type === "init" || message.type === "segment") { announced = message; return; }
+      if (["init", "segment", "frames"].includes(message.type)) { announced = message; return; }
       if (message.seq) this.after = message.seq;
       const status = message.type === "state" ? message.session.status : message.type;
       if (["committed", "failed", "cancelled"].includes(status)) this.over = true;
@@ -67,9 +77,16 @@ export class Stream {
     socket.onclose = () => {
       if (this.over || this.closed) return;
       this.on.link(false);
-      setTimeout(() => this.open(), this.pause);
+      setTimeout(() => { if (!this.closed) this.open(); }, this.pause);
       this.pause = Math.min(this.pause * 2, 8000);
     };
+  }
+
+  take(announced, data) {
+    if (announced.type === "init") { this.on.init(announced.codec, data); return; }
+    this.next = announced.chunk + 1;
+    if (announced.type === "segment") this.on.segment(announced.chunk, data);
+    else this.on.frames(announced.chunk, cut(data, announced.sizes));
   }
 
   close() { this.closed = true; this.socket.close(); }

@@ -1,24 +1,28 @@
 // The page: begin a world, walk through it, keep it. The address's hash names the session, so a reload goes on.
 
 import * as api from "./api.js";
-import { Player } from "./player.js";
+import { Begin } from "./begin.js";
+import { CAPS, Controls } from "./controls.js";
+import { Pictures } from "./pictures.js";
+import { Player, plays } from "./player.js";
+import { Preview } from "./preview.js";
 import { Strip } from "./strip.js";
 
-const KEYS = {
-  w: "w", a: "a", s: "s", d: "d",
-  arrowup: "up_rot", arrowleft: "left_rot", arrowdown: "down_rot", arrowright: "right_rot",
-};
 const AHEAD = 2;
+const H264 = "avc1.64001f";
+const WALK = matchMedia("(pointer: coarse)").matches
+  ? "Hold a button to walk or to look around."
+  : "Walk with W A S D, look around with the arrow keys.";
 const $ = (id) => document.getElementById(id);
-const held = new Set(), tapped = new Set();
 const sent = new Map();
-let session = null, stream = null, player = null, asked = 0, shown = 0, sending = false, chosen = null;
+const denoised = new Map();
+let session = null, stream = null, player = null, asked = 0, shown = 0, sending = false;
 const strip = new Strip($("strip"));
+const preview = new Preview($("preview"));
+const controls = new Controls(() => press(), () => session !== null);
+new Begin(enter, failed);
 
-function say(text, wrong = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("wrong", wrong);
-}
+function say(text) { $("status").textContent = text; }
 
 function failed(error) {
   if (error.status === 401) {
@@ -26,60 +30,54 @@ function failed(error) {
     $("token").focus();
   }
   const place = error.position ? ` You would be number ${error.position}.` : "";
-  say(error.message + place, true);
+  $("error").textContent = error.message + place;
+  $("error").hidden = false;
 }
 
-function choose(file) {
-  if (!file) return;
-  chosen = file;
-  $("chosen").src = URL.createObjectURL(file);
-  $("chosen").hidden = false;
-  $("hint").hidden = true;
-}
+function fine() { $("error").hidden = true; }
 
-async function begin(event) {
-  event.preventDefault();
-  if (!chosen) { say("Choose a picture first.", true); $("drop").focus(); return; }
-  if ($("token").value) api.remember($("token").value);
-  const form = new FormData();
-  form.set("image", chosen);
-  form.set("prompt", $("prompt").value);
-  if ($("seed").value) form.set("seed", $("seed").value);
-  $("play").disabled = true;
-  try {
-    const made = await api.create(form);
-    location.hash = made.id;
-    enter(made);
-  } catch (error) {
-    failed(error);
-  } finally {
-    $("play").disabled = false;
-  }
-}
+const seconds = (value) => `${value.toFixed(2)} s`;
 
 function enter(found) {
+  fine();
   session = found;
   asked = found.chunks.asked;
   shown = found.chunks.shown;
+  location.hash = found.id;
+  controls.limit(found.speeds);
   $("begin").hidden = true;
   $("stage").hidden = false;
   $("screen").style.setProperty("--ratio", found.width / found.height);
-  player = new Player($("video"));
-  if (!player.works) $("video").src = `/v1/sessions/${found.id}/stream.mp4`;
-  const done = found.status === "committed";
-  const from = done ? 0 : Math.max(0, shown - AHEAD);
-  stream = new api.Stream(found.id, from, { event: heard, init, segment, link });
+  $("screen").focus({ preventScroll: true });
+  watch(found.status === "committed" ? 0 : Math.max(0, shown - AHEAD), plays(H264));
   state(found);
   numbers();
 }
 
-const init = (codec, bytes) => { if (player.works) player.init(codec, bytes); };
+// Show the world from chunk `from` on, as video where the browser can, else picture by picture.
+function watch(from, video) {
+  stream?.close();
+  player?.close();
+  $("video").hidden = !video;
+  $("frames").hidden = video;
+  const on = { stalled, broken: () => watch(Math.max(0, shown - 1), false) };
+  player = video ? new Player($("video"), on) : new Pictures($("frames"), session.fps, session.chunk_frames, on);
+  stream = new api.Stream(session.id, from, player.media, {
+    event: heard,
+    link,
+    init: (codec, bytes) => player.init(codec, bytes),
+    segment: (chunk, bytes) => { player.append(bytes); arrived(chunk); },
+    frames: (chunk, pictures) => { player.frames(chunk, pictures); arrived(chunk); },
+  });
+}
 
-function segment(chunk, bytes) {
+function stalled(yes) { $("screen").classList.toggle("waiting", yes); }
+
+function arrived(chunk) {
   shown = Math.max(shown, chunk + 1);
-  if (player.works) player.append(bytes);
+  preview.past(chunk);
   if (sent.has(chunk)) {
-    $("n-latency").textContent = `${((performance.now() - sent.get(chunk)) / 1000).toFixed(2)} s`;
+    $("n-latency").textContent = seconds((performance.now() - sent.get(chunk).at) / 1000);
     sent.delete(chunk);
   }
   numbers();
@@ -87,36 +85,44 @@ function segment(chunk, bytes) {
 }
 
 function link(up) {
-  if (!up) say("The service does not answer; trying again.", true);
+  $("link").textContent = up ? "live" : "reconnecting";
+  $("link").classList.toggle("off", !up);
+  if (up) { fine(); press(); } else say("The service does not answer; trying again.");
 }
 
 function state(found) {
-  session = found;
+  session = { ...session, ...found };
   asked = Math.max(asked, found.chunks.asked);
   if (found.status === "queued") say(found.position ? `In the queue: number ${found.position}.` : "In the queue.");
   else if (found.status === "committed") finished();
-  else if (found.error) say(`${found.error.reason} ${found.error.remedy}`, true);
-  else say(found.open ? "Walk: W A S D. Turn: arrow keys." : "Being finished.");
+  else if (found.error) failed(new Error(`${found.error.reason} ${found.error.remedy}`));
+  else say(found.open ? WALK : "Being finished.");
+  $("finish").disabled = !found.open;
 }
 
 function heard(event) {
-  const seconds = event.ended - event.started;
+  const took = event.ended - event.started;
   switch (event.type) {
-    case "state": state(event.session); break;
+    case "state": state(event.session); press(); break;
     case "queued": say(`In the queue: number ${event.position}.`); break;
-    case "running": say("Walk: W A S D. Turn: arrow keys."); break;
+    case "running": say(WALK); break;
     case "denoising":
       veil(`Chunk ${event.chunk + 1}: step ${event.step} of ${event.steps}`, event.step / event.steps);
       break;
     case "denoised":
       veil(`Chunk ${event.chunk + 1}: decoding`, 1);
       strip.add("denoise", event.chunk, event.started, event.ended, event.at);
-      $("n-denoise").textContent = `${seconds.toFixed(2)} s`;
+      denoised.set(event.chunk, event.ended);
+      $("n-denoise").textContent = seconds(took);
+      break;
+    case "preview":
+      $("n-preview").textContent = seconds(event.at - (denoised.get(event.chunk) ?? event.at));
+      preview.show(event.chunk, event.image, event.frames, session.chunk_frames / session.fps);
       break;
     case "decoded":
       veil("", 0);
       strip.add("decode", event.chunk, event.started, event.ended, event.at);
-      $("n-decode").textContent = `${seconds.toFixed(2)} s`;
+      $("n-decode").textContent = seconds(took);
       break;
     case "stored": strip.add("write", event.chunk, event.started, event.ended, event.at); break;
     case "expiring": say(`Nothing to do: the lanes go to others in ${Math.round(event.seconds)} s. Any key keeps them.`); break;
@@ -124,47 +130,53 @@ function heard(event) {
     case "draining": say("The service restarts; it will go on by itself."); break;
     case "committed": finished(); break;
     case "cancelled": say("Called off."); break;
-    case "failed": say(`${event.reason} ${event.remedy}`, true); break;
-    case "error": say(event.error.message, true); break;
+    case "failed": failed(new Error(`${event.reason} ${event.remedy}`)); break;
+    case "error": failed(new Error(event.error.message)); break;
   }
 }
 
 function veil(text, share) {
-  $("veil").hidden = !text;
   $("veiltext").textContent = text;
   $("steps").value = share;
+  $("steps").hidden = !text;
 }
 
 function finished() {
-  if (player.works) player.end();
+  session.open = false;
+  player.end();
+  preview.hide();
   veil("", 0);
   say("Done. It is yours to keep.");
-  $("finish").disabled = true;
+  $("finish").hidden = true;
   $("download").href = `/v1/sessions/${session.id}/video.mp4`;
+  $("download").download = `framelane-${session.id}.mp4`;
   $("download").hidden = false;
 }
 
 function numbers() {
   $("n-chunks").textContent = shown;
   $("n-ahead").textContent = Math.max(0, asked - shown);
+  const waiting = [...sent].filter(([chunk]) => chunk >= shown).map(([, { keys }]) => keys);
+  $("queue").replaceChildren(...waiting.map((keys) => {
+    const group = document.createElement("span");
+    group.append(...keys.map(({ action }) => Object.assign(document.createElement("kbd"), { textContent: CAPS[action] })));
+    return group;
+  }));
 }
 
 // What is held becomes the next chunk's control, as soon as few enough are waiting.
 async function press() {
-  const keys = [...new Set([...held, ...tapped])];
-  if (!session?.open || sending || !keys.length || asked - shown >= AHEAD) return;
+  if (!session?.open || sending || !controls.any || asked - shown >= AHEAD) return;
   sending = true;
-  tapped.clear();
-  const speed = Number($("speed").value);
+  const keys = controls.take(), at = asked;
+  sent.set(at, { at: performance.now(), keys });
   try {
-    const at = asked;
-    sent.set(at, performance.now());
-    const answer = await api.control(session.id, [{ keys: keys.map((action) => ({ action, speed })) }], at);
-    asked = answer.chunks.asked;
+    const answer = await api.control(session.id, [{ keys }], at);
+    asked = Math.max(asked, answer.chunks.asked);
+    fine();
   } catch (error) {
-    if (error.status === 409) asked = (await api.describe(session.id)).chunks.asked;
-    else if (error.status === 429) await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 1)));
-    else failed(error);
+    sent.delete(at);
+    await refused(error, keys);
   } finally {
     sending = false;
   }
@@ -172,52 +184,54 @@ async function press() {
   press();
 }
 
-function show() {
-  for (const button of document.querySelectorAll("[data-action]"))
-    button.setAttribute("aria-pressed", held.has(button.dataset.action));
+// A control did not get through: another try where that makes sense, or what is wrong.
+async function refused(error, keys) {
+  if (error.status === 409) {
+    await api.describe(session.id).then(state, failed);
+  } else if ([0, 429, 503].includes(error.status)) {
+    controls.giveBack(keys);
+    if (error.status !== 429) say("The service does not answer; trying again.");
+    await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 1)));
+  } else {
+    failed(error);
+  }
 }
 
-function down(action) {
-  held.add(action);
-  tapped.add(action);
-  show();
-  press();
+async function share() {
+  const address = location.href;
+  try {
+    if (navigator.share) await navigator.share({ title: "Framelane", text: session.prompt, url: address });
+    else {
+      await navigator.clipboard.writeText(address);
+      say("Its address is copied.");
+    }
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    $("address").hidden = false;  // no clipboard here: to be copied by hand
+    $("address").value = address;
+    $("address").select();
+  }
 }
 
-function up(action) {
-  held.delete(action);
-  show();
+async function resume(id) {
+  try {
+    enter(await api.describe(id));
+  } catch (error) {
+    if (error.status === 404) {
+      history.replaceState(null, "", location.pathname);
+      say("That world is not there any more. Begin another.");
+    } else if ([0, 503].includes(error.status)) {
+      say("The service is not ready; trying again.");
+      setTimeout(() => resume(id), 1000 * (error.retryAfter ?? 1));
+    } else failed(error);
+  }
 }
 
-addEventListener("keydown", (event) => {
-  const action = KEYS[event.key.toLowerCase()];
-  const typing = ["INPUT", "TEXTAREA"].includes(event.target.tagName);
-  if (!action || !session || typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  event.preventDefault();
-  if (!event.repeat) down(action);
-});
-addEventListener("keyup", (event) => { if (KEYS[event.key.toLowerCase()]) up(KEYS[event.key.toLowerCase()]); });
-addEventListener("blur", () => { held.clear(); show(); });
-for (const button of document.querySelectorAll("[data-action]")) {
-  button.addEventListener("pointerdown", (event) => { event.preventDefault(); down(button.dataset.action); });
-  for (const end of ["pointerup", "pointerleave", "pointercancel"]) button.addEventListener(end, () => up(button.dataset.action));
-  button.addEventListener("click", (event) => { if (event.detail === 0) { tapped.add(button.dataset.action); press(); } });
-}
-
-$("begin").addEventListener("submit", begin);
-$("image").addEventListener("change", (event) => choose(event.target.files[0]));
-$("drop").addEventListener("keydown", (event) => { if (["Enter", " "].includes(event.key)) $("image").click(); });
-$("drop").addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
-$("drop").addEventListener("dragleave", () => $("drop").classList.remove("over"));
-$("drop").addEventListener("drop", (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  choose(event.dataTransfer.files[0]);
-});
-$("speed").addEventListener("input", () => { $("speedout").textContent = $("speed").value; });
+setInterval(() => { if (player) $("clock").textContent = `${player.time.toFixed(1)} s`; }, 100);
 $("finish").addEventListener("click", () => api.finish(session.id).then(state, failed));
-$("share").addEventListener("click", () => navigator.clipboard.writeText(location.href).then(() => say("Link copied."), failed));
-$("again").addEventListener("click", () => { location.hash = ""; location.reload(); });
-
-if (location.hash.length > 1)
-  api.describe(location.hash.slice(1)).then(enter, (error) => { if (error.status !== 404) failed(error); });
+$("share").addEventListener("click", share);
+$("full").addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : $("stage").requestFullscreen()));
+$("full").hidden = !document.fullscreenEnabled;
+$("again").addEventListener("click", () => { history.replaceState(null, "", location.pathname); location.reload(); });
+addEventListener("hashchange", () => { if (location.hash.slice(1) !== session?.id) location.reload(); });
+if (location.hash.length > 1) resume(location.hash.slice(1));

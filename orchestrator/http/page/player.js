@@ -1,25 +1,39 @@
 // Plays segments as they come. Between two the last frame holds, and play goes on by itself: nothing seeks.
 
 const KEPT_SECONDS = 60;
+const Source = window.ManagedMediaSource ?? window.MediaSource;
 
+export const plays = (codec) => Boolean(Source?.isTypeSupported(`video/mp4; codecs="${codec}"`));
+
+// Handlers: stalled(yes), broken() where the browser refuses what it is given.
 export class Player {
-  constructor(video) {
+  media = "mp4";
+
+  constructor(video, on) {
     this.video = video;
+    this.on = on;
     this.queue = [];
-    const Source = window.ManagedMediaSource ?? window.MediaSource;
-    this.works = Boolean(Source);
-    if (!this.works) return;
     this.source = new Source();
     video.disableRemotePlayback = true;
     video.src = URL.createObjectURL(this.source);
     this.ready = new Promise((done) => this.source.addEventListener("sourceopen", done, { once: true }));
+    video.addEventListener("waiting", () => on.stalled(true));
+    video.addEventListener("ended", () => on.stalled(false));
+    video.addEventListener("playing", () => on.stalled(false));
+    video.addEventListener("error", () => { if (!this.closed) on.broken(); });
   }
+
+  get time() { return this.video.currentTime; }
 
   async init(codec, bytes) {
     await this.ready;
     if (!this.buffer) {
-      const type = `video/mp4; codecs="${codec}"`;
-      this.buffer = this.source.addSourceBuffer(type);
+      try {
+        this.buffer = this.source.addSourceBuffer(`video/mp4; codecs="${codec}"`);
+      } catch {
+        this.on.broken();
+        return;
+      }
       this.buffer.addEventListener("updateend", () => this.pump());
     }
     this.append(bytes);
@@ -32,7 +46,7 @@ export class Player {
 
   pump() {
     const { buffer, video } = this;
-    if (!buffer || buffer.updating) return;
+    if (!buffer || buffer.updating || this.closed) return;
     if (buffer.buffered.length && !this.begun) {
       this.begun = true;
       if (video.currentTime < buffer.buffered.start(0)) video.currentTime = buffer.buffered.start(0);
@@ -52,5 +66,10 @@ export class Player {
   end() {
     this.ended = true;
     this.pump();
+  }
+
+  close() {
+    this.closed = true;
+    this.video.removeAttribute("src");
   }
 }

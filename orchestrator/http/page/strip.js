@@ -1,6 +1,6 @@
 // Each chunk's stages as bars over the last seconds: where they lie above one another, they ran at the same time.
 
-const SPAN = 20;
+const SPAN = 20, EVERY_MS = 80;
 const LANES = ["denoise", "decode", "write"];
 
 export class Strip {
@@ -8,8 +8,7 @@ export class Strip {
     this.canvas = canvas;
     this.bars = [];
     this.shift = 0;
-    const draw = () => { this.draw(); requestAnimationFrame(draw); };
-    requestAnimationFrame(draw);
+    setInterval(() => { if (!document.hidden) this.draw(); }, EVERY_MS);
   }
 
   add(lane, chunk, started, ended, at) {
@@ -22,18 +21,28 @@ export class Strip {
     const { canvas } = this, ratio = devicePixelRatio || 1;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (!width) return;
-    if (canvas.width !== Math.round(width * ratio)) { canvas.width = width * ratio; canvas.height = height * ratio; }
+    if (canvas.width !== Math.round(width * ratio)) Object.assign(canvas, { width: width * ratio, height: height * ratio });
     const pen = canvas.getContext("2d"), style = getComputedStyle(canvas);
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    pen.font = "10px system-ui";
     const now = Date.now() / 1000 - this.shift, row = height / LANES.length;
-    for (const bar of this.bars) {
-      const left = width * (1 - (now - bar.started) / SPAN), right = width * (1 - (now - bar.ended) / SPAN);
+    pen.fillStyle = style.getPropertyValue("--line");
+    for (let second = Math.ceil(now - SPAN); second < now; second += 1)
+      if (second % 5 === 0) pen.fillRect(width * (1 - (now - second) / SPAN), 0, 1, height);
+    pen.font = "600 11px system-ui";
+    for (const { lane, chunk, started, ended } of this.bars) {
+      const left = width * (1 - (now - started) / SPAN), right = width * (1 - (now - ended) / SPAN);
       if (right < 0) continue;
-      pen.fillStyle = style.getPropertyValue(`--${LANES[bar.lane]}`);
-      pen.fillRect(left, bar.lane * row + 5, Math.max(2, right - left - 1), row - 10);
-      if (right - left > 14) { pen.fillStyle = "#08111f"; pen.fillText(bar.chunk, left + 4, bar.lane * row + row / 2 + 3); }
+      const wide = Math.max(3, right - left - 1);
+      pen.fillStyle = style.getPropertyValue(`--${LANES[lane]}`);
+      pen.beginPath();
+      pen.roundRect(left, lane * row + 4, wide, row - 8, Math.min(4, wide / 2));
+      pen.fill();
+      const long = `${chunk + 1} · ${(ended - started).toFixed(1)} s`;
+      const text = pen.measureText(long).width < wide - 8 ? long : `${chunk + 1}`;
+      if (pen.measureText(text).width > wide - 6) continue;
+      pen.fillStyle = "#08111f";
+      pen.fillText(text, left + 5, lane * row + row / 2 + 4);
     }
   }
 }
