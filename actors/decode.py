@@ -62,7 +62,7 @@ class DecodeActor(Role):
         return self.ping()
 
     def learn_preview(self) -> None:
-        """Learn the VAE's colours once; jobs that nobody watches never ask for it."""
+        """Learn the VAE's colours, once; jobs that nobody watches never ask for it."""
         from gamecraft_core.vae.preview import learn
 
         with self._turn:
@@ -70,7 +70,7 @@ class DecodeActor(Role):
         self.moved("learnt to preview")
 
     def preview(self, latents: FloatArray) -> tuple[bytes, int] | None:
-        """The latent frames beside each other as a JPEG, and how many; asked for in WATCH. None before it has learnt."""
+        """None before it has learnt."""
         from gamecraft_core.media.jpeg import strip
 
         if self._preview is None:

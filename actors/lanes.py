@@ -53,14 +53,14 @@ class ActorLane:
         return await _progress(self.actor, self.name)
 
     async def learn_preview(self) -> None:
-        """Of a decode lane; see ``DecodeActor``."""
+        """See ``Role.learn_preview``."""
         try:
             await self.actor.learn_preview.remote()
         except RayError as error:
             raise verdict(error, self.name) from error
 
     async def preview(self, latents: Any) -> tuple[bytes, int] | None:
-        """Of a decode lane; see ``DecodeActor``."""
+        """See ``Role.preview``."""
         try:
             shown: tuple[bytes, int] | None
             shown = await self.actor.preview.options(concurrency_group=WATCH).remote(latents)

@@ -19,7 +19,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from gamecraft_core.base.errors import FramelaneError, LaneLost, OutOfMemory
-from gamecraft_core.base.messages import Order, Receipt, Stage
+from gamecraft_core.base.messages import FloatArray, Order, Receipt, Stage
 
 Run = TypeVar("Run", bound=Callable[..., Any])
 
@@ -79,6 +79,13 @@ class Role:
     def progress(self) -> tuple[str, int, int, int] | None:
         """Of a role that works in steps: session, chunk, step, steps of the order under way; asked for in WATCH."""
         return self._step
+
+    def learn_preview(self) -> None:
+        """Of a role that can show latents: from now on it will. Asked for where people watch."""
+
+    def preview(self, latents: FloatArray) -> tuple[bytes, int] | None:
+        """A chunk's latent frames beside each other as a JPEG, and how many; None of who cannot. Asked for in WATCH."""
+        return None
 
     def drain(self) -> None:
         """Refuse what comes from now on; asked for in WATCH, what waits for its turn too."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _QUALITY = 80
 
@@ -21,20 +25,18 @@ def strip(frames: npt.NDArray[np.uint8]) -> bytes:
 def singles(mp4: bytes, longest: int) -> list[bytes]:
     """Every frame of our own ``mp4`` as a JPEG, scaled down so that no side has more than ``longest`` pixels."""
     import av
+    from PIL import Image
 
     pictures = []
     with av.open(io.BytesIO(mp4), "r") as container:
         for frame in container.decode(container.streams.video[0]):
-            picture = frame.to_image()
+            picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
             picture.thumbnail((longest, longest))
             pictures.append(_bytes(picture))
     return pictures
 
 
-def _bytes(picture: object) -> bytes:
-    from PIL import Image
-
-    assert isinstance(picture, Image.Image)
+def _bytes(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()

@@ -20,6 +20,7 @@ from tests.servers.cluster import RayCluster
 
 pytestmark = pytest.mark.ray
 
+
 def denoised(url: str) -> int:
     """Chunks that the service has denoised, by its own metrics."""
     prefix = 'gamecraft_chunk_stage_seconds_count{stage="denoise"} '

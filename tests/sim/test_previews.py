@@ -35,7 +35,7 @@ def test_a_preview_comes_between_denoise_and_decode() -> None:
         for lane in decoders(world):
             lane.preview_s = 0.125
         name = await begin(world, "w d")
-        heard = []
+        heard: list[dict[str, Any]] = []
         while kinds_of(heard, 1)[-1:] != ["decoded"]:
             heard += await until(world, name, "decoded")
         for chunk in (0, 1):
@@ -111,7 +111,7 @@ def test_lanes_take_turns_and_a_lost_one_is_asked_no_more() -> None:
         for _ in range(4):
             await until(world, name, "stored")
             asked.append({lane.name: lane.previewed for lane in decoders(world)})
-        (lost,) = (lane for lane in decoders(world) if all(order.index < 2 for order, _, _ in lane.log))
+        (lost,) = (lane for lane in decoders(world) if all(getattr(order, "index", 0) < 2 for order, _, _ in lane.log))
         (left,) = (lane for lane in decoders(world) if lane is not lost)
         assert set(asked[1].values()) == {1}, "one each"
         assert asked[3] == {lost.name: asked[2][lost.name], left.name: asked[2][left.name] + 1}

@@ -36,7 +36,8 @@ class LinearVae:
         count, height, width, _ = kept.shape
         colours = kept.reshape(count, height // 8, 8, width // 8, 8, 3).mean((2, 4)) / 255
         noise = np.random.default_rng(seed).standard_normal((*colours.shape[:-1], self.channels))
-        return np.moveaxis(colours @ self.up + noise @ self.silent, -1, 0).astype(np.float32)
+        latents: FloatArray = np.moveaxis(colours @ self.up + noise @ self.silent, -1, 0).astype(np.float32)
+        return latents
 
     def decode(self, latents: FloatArray) -> npt.NDArray[np.uint8]:
         colours = np.tensordot(latents, self.down, axes=(0, 0)) * 255

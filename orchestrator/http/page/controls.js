@@ -30,6 +30,14 @@ export class Controls {
   // It could not be sent.
   giveBack(keys) { for (const { action } of keys) this.tapped.add(action); this.show(); }
 
+  // Nothing more can be asked for.
+  rest() {
+    this.held.clear();
+    this.tapped.clear();
+    this.show();
+    for (const button of document.querySelectorAll("[data-action]")) button.disabled = true;
+  }
+
   get any() { return this.held.size + this.tapped.size > 0; }
 
   // The preset's own speeds; a turn of less than half of what is possible could hardly be seen.

@@ -136,6 +136,7 @@ function heard(event) {
 }
 
 function veil(text, share) {
+  $("veil").classList.toggle("busy", Boolean(text));
   $("veiltext").textContent = text;
   $("steps").value = share;
   $("steps").hidden = !text;
@@ -144,6 +145,8 @@ function veil(text, share) {
 function finished() {
   session.open = false;
   player.end();
+  controls.rest();
+  $("link").textContent = "finished";
   preview.hide();
   veil("", 0);
   say("Done. It is yours to keep.");
