@@ -117,7 +117,7 @@ async def _tell(
     service: Service, pictures: Pictures, socket: WebSocket, session_id: str, tenant: str, wish: Wish
 ) -> int:
     """Send what there is; the code to close with."""
-    index, begun, last, after = wish.first, False, "", wish.after
+    index, last, after = wish.first, "", wish.after
     while True:
         news = await service.news(session_id, tenant, after)
         after = news.cursor
@@ -127,17 +127,16 @@ async def _tell(
         while index < news.shown:
             if wish.media == "jpeg":
                 frames = await pictures.of(session_id, tenant, index)
-                await socket.send_json({"type": "frames", "chunk": index, "sizes": [len(frame) for frame in frames]})
-                await socket.send_bytes(b"".join(frames))
-                index += 1
-                continue
-            if not begun:
-                init = await service.init(session_id, tenant)
-                await socket.send_json({"type": "init", "codec": init.codec, "bytes": len(init.data)})
-                await socket.send_bytes(init.data)
-                begun = True
-            data = await service.segment(session_id, tenant, index)
-            await socket.send_json({"type": "segment", "chunk": index, "bytes": len(data)})
+                data = b"".join(frames)
+                told = {"type": "frames", "chunk": index, "sizes": [len(frame) for frame in frames]}
+            else:
+                if index == wish.first:
+                    init = await service.init(session_id, tenant)
+                    await socket.send_json({"type": "init", "codec": init.codec, "bytes": len(init.data)})
+                    await socket.send_bytes(init.data)
+                data = await service.segment(session_id, tenant, index)
+                told = {"type": "segment", "chunk": index, "bytes": len(data)}
+            await socket.send_json(told)
             await socket.send_bytes(data)
             index += 1
         if news.over:
