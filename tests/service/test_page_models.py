@@ -35,14 +35,14 @@ class Ear(threading.Thread):
     """Listens to a session beside the page: its events, by type and chunk."""
 
     def __init__(self, url: str, session_id: str) -> None:
-        super().__init__()
-        self._url, self._name = url, session_id
+        super().__init__(daemon=True)
+        self._url, self._session = url, session_id
         self.heard: dict[tuple[str, int], dict[str, Any]] = {}
         self.order: list[tuple[str, int]] = []
 
     def run(self) -> None:
-        with Client(self._url, patience=DEADLINE_S) as client:
-            for piece in client.watch(self._name):
+        with Client(self._url, patience=2 * DEADLINE_S) as client:
+            for piece in client.watch(self._session):
                 if "chunk" in piece.event:
                     key = (piece.event["type"], piece.event["chunk"])
                     self.heard[key] = piece.event
@@ -75,7 +75,6 @@ def test_the_tiny_models_are_walked_through(chromium: Browser, ray_cluster: RayC
             page.run(FRAMES)
             ear = Ear(serving.url, name_of(page))
             ear.start()
-            stack.callback(ear.join, DEADLINE_S)
             walk(page, 4, DEADLINE_S)
             played_through(page, 4)
             page.screenshot(ARTIFACTS / "page-tiny.png")
@@ -102,6 +101,7 @@ def test_the_tiny_models_are_walked_through(chromium: Browser, ray_cluster: RayC
             page.until("!document.getElementById('download').hidden", DEADLINE_S)
             page.screenshot(ARTIFACTS / "page-tiny-finished.png")
             ear.join(DEADLINE_S)
+            assert not ear.is_alive()
     previews = [chunk for kind, chunk in ear.order if kind == "preview"]
     assert previews, "the decode lanes have shown what they were about to decode"
     for chunk in previews:

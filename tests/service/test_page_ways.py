@@ -52,6 +52,7 @@ def test_a_browser_that_plays_no_segments_draws_their_frames(chromium: Browser, 
         page.until(f"{SEEN} >= {CHUNK_S:.1f} || {SHOWN} > 1")
         page.run("document.getElementById('finish').click()")
         page.until("!document.getElementById('download').hidden")
+        page.until("document.getElementById('n-ahead').textContent === '0'")
         last = page.run(SHOWN) * 33
         page.until(f"{SEEN} >= {last / 25 - 0.05:.2f}")
         assert page.run(GREY) == pytest.approx(level_of(last - 1), abs=4)
