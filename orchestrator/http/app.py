@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ _POLICY = (
 )
 
 
-def build(service: Service, rules: Rules) -> ASGIApp:
-    """The app; whatever it is asked goes through ``rules`` first."""
+def build(
+    service: Service, rules: Rules, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
+) -> ASGIApp:
+    """The app; whatever it is asked goes through ``rules`` first. ``lifespan`` runs as long as its server."""
     app = FastAPI(
         title="Framelane",
         version=VERSION,
@@ -35,6 +39,7 @@ def build(service: Service, rules: Rules) -> ASGIApp:
         redirect_slashes=False,
         redoc_url=None,
         openapi_url="/openapi.json",
+        lifespan=lifespan,
     )
     install(app)
     app.include_router(sessions.routes(service))
