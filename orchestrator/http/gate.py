@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gamecraft_core.base.ids import check_id
 from gamecraft_core.media import bounds
-from orchestrator.http.answers import of_error, problem
-from orchestrator.live.port import Overloaded, Service
+from orchestrator.http.answers import Cut, of_error, problem
+from orchestrator.live.port import Overloaded, OverQuota, Service
 
 #: Holds a browser's token: scripts cannot add a header to a WebSocket or to a video's address.
 COOKIE = "framelane_token"
@@ -105,7 +105,7 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        await self._app(scope, self._counted(receive) if scope["type"] == "http" else receive, send)
+        await self._app(scope, self._counted(scope, receive, headers) if scope["type"] == "http" else receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         rules = self._rules
@@ -131,18 +131,32 @@ class Gate:
                 return of_error(error)
         return None
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, scope: Scope, receive: Receive, headers: Headers) -> Receive:
+        """A body counts when it is read: all that was announced at once, else piece by piece."""
         most, come = self._rules.max_body_bytes, 0
+        length = headers.get("content-length", "")
+        announced = due = int(length) if length.isdigit() else 0
 
         async def counted() -> Message:
-            nonlocal come
+            nonlocal come, due
+            self._charge(scope["tenant"], due)
+            due = 0
             message = await receive()
-            come += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            come += size
             if come > most:
                 raise HTTPException(413, f"the body is longer than {most} bytes")
+            if not announced:
+                self._charge(scope["tenant"], size)
             return message
 
         return counted
+
+    def _charge(self, tenant: str, size: int) -> None:
+        try:
+            self._service.charge(tenant, size)
+        except OverQuota as error:
+            raise Cut(error) from error
 
 
 def _too_long(most: int) -> ASGIApp:
