@@ -15,13 +15,14 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 from starlette.types import ASGIApp
 
 from gamecraft_core.base import logs
-from gamecraft_core.base.errors import FramelaneError, LaneLost
+from gamecraft_core.base.errors import FramelaneError, LaneLost, UsageError
 from gamecraft_core.base.preset import Strict
 from jobs.config import RunConfig, resolve, with_endpoint
 from jobs.overrides import explain
@@ -61,6 +62,8 @@ def build(arguments: Mapping[str, Any]) -> Any:
         given = Arguments.model_validate(dict(arguments))
     except ValidationError as error:
         raise explain(error, Arguments, "the application's args") from error
+    if not (Path(given.out).is_absolute() or "://" in given.out):
+        raise UsageError(f"{given.out} is relative, and replicas have no folder", field="out", remedy="give all of it")
     config = resolve(given.preset, given.fleet, given.settings)
     return bound(config, given.out, Place(given.host, 0, given.tokens, given.origins).rules())
 
@@ -135,8 +138,7 @@ def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int
     """Deploy on the cluster, and stay until told to stop: then drain, and delete. The exit status."""
     logs.setup()
     config = with_endpoint(config, os.environ)
-    claimed(config, out)
-    asyncio.run(_on_cluster(config, out, place, address))
+    asyncio.run(_on_cluster(config, claimed(config, out).root, place, address))
     return 0
 
 
