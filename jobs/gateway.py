@@ -28,7 +28,6 @@ from jobs.config import RunConfig, resolve, with_endpoint
 from jobs.overrides import explain
 from jobs.service import Place, Running, claimed, listening, url_of
 from jobs.work import Stopper
-from orchestrator.http.app import build as build_app
 from orchestrator.http.gate import Rules
 
 log = logging.getLogger("framelane.gateway")
@@ -41,6 +40,8 @@ APPLICATION, DEPLOYMENT = "framelane", "gateway"
 _MAX_REQUESTS = 100_000
 #: After the engine's own grace: taking the fleet down, and telling the last clients.
 _GOODBYE_S = 15.0
+#: Serve takes whatever is sent, and keeps it for who reads slowly: this much at most.
+_SOCKET_BYTES = 32 << 20
 _LOOK_S = 1.0
 
 
@@ -81,6 +82,7 @@ def bound(config: RunConfig, out: str, rules: Rules) -> Any:
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=config.limits.grace_seconds + _GOODBYE_S,
     )
+    rules = replace(rules, max_socket_bytes=_SOCKET_BYTES)
     return deployment.bind(with_endpoint(config, os.environ), out, rules)
 
 
@@ -97,7 +99,7 @@ class Gateway:
         self._end: asyncio.Future[None] = loop.create_future()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return build_app(self._running.service, self._rules, self._lifespan)
+        return self._running.app(self._rules, self._lifespan)
 
     async def ready(self) -> None:
         """Until lanes are warm. Raises what the start failed of."""

@@ -12,13 +12,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from prometheus_client import generate_latest
+from starlette.types import ASGIApp
 
 from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
@@ -96,7 +97,7 @@ async def _on_cluster(
         running = Running(config, store)
         server = QuietServer(
             uvicorn.Config(
-                build(running.service, rules),
+                running.app(rules),
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -142,6 +143,10 @@ class Running:
         self.service = LocalService(
             self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured
         )
+
+    def app(self, rules: Rules, lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None) -> ASGIApp:
+        """The web application on it; ``lifespan`` runs as long as its server."""
+        return build(self.service, rules, lifespan=lifespan)
 
     async def on_fleet(self, end: asyncio.Future[None], began: Callable[[Engine], None]) -> None:
         """Start the fleet on the connected cluster, serve on it until ``end`` is done, and take it down.

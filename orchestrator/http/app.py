@@ -28,7 +28,7 @@ _POLICY = (
 
 
 def build(
-    service: Service, rules: Rules, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
+    service: Service, rules: Rules, *, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
 ) -> ASGIApp:
     """The app; whatever it is asked goes through ``rules`` first. ``lifespan`` runs as long as its server."""
     app = FastAPI(

@@ -1,4 +1,4 @@
-"""The service's command line as a child process on the tests' Ray cluster."""
+"""The service's command line as a child process of a test, on the tests' cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,13 +20,15 @@ DEADLINE_S = 240.0
 
 
 class Serving:
-    """The command line as a child process, on the tests' cluster, at a port that a restart takes again."""
+    """A service whose output is in ``folder``, at a port that a restart takes again."""
 
-    def __init__(self, cluster: RayCluster, folder: Path, port: int, *options: str) -> None:
+    def __init__(
+        self, cluster: RayCluster, folder: Path, port: int, *options: str, settings: Sequence[str] = SMALL
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
         command = [sys.executable, "-m", "jobs.serve", "--out", str(folder / "out"), "--port", str(port), *options]
-        command += [part for setting in SMALL for part in ("--set", setting)]
+        command += [part for setting in settings for part in ("--set", setting)]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--address", cluster.address], cwd=ROOT, env={**os.environ, **ENV}, stdout=log, stderr=log
@@ -53,10 +56,3 @@ class Serving:
             return httpx.get(f"{self.url}/readyz").is_success
         except httpx.TransportError:
             return False
-
-
-def denoised(url: str) -> int:
-    """Chunks that the service has denoised, by its own metrics."""
-    prefix = 'gamecraft_chunk_stage_seconds_count{stage="denoise"} '
-    (line,) = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(prefix)]
-    return int(float(line.removeprefix(prefix)))

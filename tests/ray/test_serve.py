@@ -7,17 +7,25 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import probe
 from orchestrator.http.client import Client
 from tests.ray.runs import INPUTS
-from tests.ray.serving import DEADLINE_S, Serving, denoised
+from tests.ray.serving import DEADLINE_S, Serving
 from tests.servers.child import free_port
 from tests.servers.cluster import RayCluster
 
 pytestmark = pytest.mark.ray
+
+
+def denoised(url: str) -> int:
+    """Chunks that the service has denoised, by its own metrics."""
+    prefix = 'gamecraft_chunk_stage_seconds_count{stage="denoise"} '
+    (line,) = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if line.startswith(prefix)]
+    return int(float(line.removeprefix(prefix)))
 
 
 def test_a_session_is_played_and_survives_the_death_of_its_service(ray_cluster: RayCluster, tmp_path: Path) -> None:

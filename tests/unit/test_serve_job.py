@@ -9,6 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from gamecraft_core.base.errors import UsageError
+from jobs.gateway import build
 from jobs.serve import main
 from jobs.service import Place, listening
 from orchestrator.http.gate import ANYBODY, Rules
@@ -81,3 +82,34 @@ def test_what_is_accepted_sends_at_once() -> None:
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({}, "out"),
+        ({"out": "s3://bucket/x", "prest": "tiny-gamecraft"}, "prest"),
+        ({"out": "out/serve", "host": "127.0.0.1"}, "out"),
+        ({"out": "s3://bucket/x"}, "tokens"),
+        ({"out": "s3://bucket/x", "host": "127.0.0.1", "preset": "tiny"}, "preset"),
+        ({"out": "s3://bucket/x", "host": "127.0.0.1", "settings": ["limits.max_sesions=1"]}, "limits.max_sesions"),
+    ],
+)
+def test_wrong_arguments_of_the_serve_application_are_named(arguments: dict[str, object], field: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        build(arguments)
+    assert field in f"{refused.value.field} {refused.value.message}"
+    assert refused.value.remedy
+
+
+def test_the_serve_application_is_one_replica_that_holds_every_stream(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ann a-secret-token\n")
+    application = build({"out": str(tmp_path / "out"), "tokens": str(tokens)})
+    assert not (tmp_path / "out").exists(), "what is slow waits for the replica"
+    deployment = application._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == ("gateway", 1)
+    assert deployment.max_ongoing_requests > 1000
+    rules = deployment.init_args[2]
+    assert rules.tenant(Headers({"authorization": "Bearer a-secret-token"})) == "ann"
+    assert rules.max_socket_bytes is not None, "nobody is buffered for without bound"
