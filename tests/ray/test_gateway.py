@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -17,6 +18,8 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
+from actors import adopt
+from actors.blueprints import ROLES
 from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import probe
 from orchestrator.http.client import Client
@@ -28,8 +31,18 @@ from tests.servers.cluster import RayCluster, processes_using
 pytestmark = pytest.mark.ray
 
 
-def replicas(cluster: RayCluster) -> list[int]:
-    return [pid for pid, line in processes_using(cluster.folder).items() if line.startswith("ray::ServeReplica")]
+def actors(cluster: RayCluster, *kinds: str) -> set[int]:
+    """Processes of actors whose class is one of ``kinds``."""
+    lines = processes_using(cluster.folder).items()
+    return {pid for pid, line in lines if line.startswith(tuple(f"ray::{kind}" for kind in kinds))}
+
+
+def replicas(cluster: RayCluster) -> set[int]:
+    return actors(cluster, "ServeReplica")
+
+
+def lanes(cluster: RayCluster) -> set[int]:
+    return actors(cluster, *(role.__name__ for role in ROLES.values()))
 
 
 def at_work(cluster: RayCluster) -> dict[int, str]:
@@ -92,28 +105,30 @@ def test_a_session_is_played_through_serve_and_survives_its_replica(ray_cluster:
 
 @contextmanager
 def serve_instance(port: int) -> Iterator[Any]:
-    """Ray Serve as an operator's, who applies configurations to it."""
+    """Ray Serve as an operator's, who applies configurations to it. No fleet stands when it is gone."""
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     try:
         yield _get_global_client()
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
+        for fleet in adopt.standing():
+            asyncio.run(adopt.dismiss(fleet))
 
 
 def applied(out: Path, *settings: str) -> ServeDeploySchema:
     """What stands in a RayService's ``serveConfigV2``."""
-    arguments = {"out": str(out), "host": "127.0.0.1", "settings": [*SMALL, *settings]}
+    arguments = {"out": str(out), "host": "127.0.0.1", "settings": [*SMALL, "fleet.detached=true", *settings]}
     application = {"name": "play", "route_prefix": "/", "import_path": "jobs.gateway:build", "args": arguments}
     return ServeDeploySchema.model_validate({"applications": [application]})
 
 
-def test_an_update_hands_the_sessions_over(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_an_update_hands_sessions_and_lanes_over(ray_cluster: RayCluster, tmp_path: Path) -> None:
     port = free_port()
     with nothing_left(ray_cluster), serve_instance(port) as instance:
         instance.deploy_apps(applied(tmp_path), _blocking=True)
         with Client(f"http://127.0.0.1:{port}", patience=DEADLINE_S) as client:
             await_ready(port)
-            before = replicas(ray_cluster)
+            before, fleet = replicas(ray_cluster), lanes(ray_cluster)
             name = client.create("A harbour.", image=INPUTS / "harbour.png", actions="w", seed=7)["id"]
             kinds, got = list[str](), b""
             for piece in client.watch(name):
@@ -127,7 +142,9 @@ def test_an_update_hands_the_sessions_over(ray_cluster: RayCluster, tmp_path: Pa
                     client.finish(name)
             assert "draining" in kinds, "the old replica says that it goes, though a stream is open"
             assert got == client.video(name)
-            assert set(replicas(ray_cluster)).isdisjoint(before)
+            assert replicas(ray_cluster).isdisjoint(before)
+            assert lanes(ray_cluster) == fleet, "a standing fleet loads nothing again"
+            assert len(fleet) == 5
         instance.delete_apps(["play"])
 
 
