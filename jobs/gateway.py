@@ -139,6 +139,7 @@ class Gateway:
 def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int:
     """Deploy on the cluster, and stay until told to stop: then drain, and delete. The exit status."""
     logs.setup()
+    place.rules()  # refused, if it is, before anything runs
     config = with_endpoint(config, os.environ)
     asyncio.run(_on_cluster(config, claimed(config, out).root, place, address))
     return 0
@@ -151,12 +152,11 @@ async def _on_cluster(config: RunConfig, out: str, place: Place, address: str | 
         from ray import serve
 
         place, ours = _started(place)
-        application = bound(config, out, place.rules())
         stopper = Stopper()
         stopper.listen()
         handle = None
         try:
-            target = serve.RunTarget(application, name=APPLICATION, route_prefix="/")
+            target = serve.RunTarget(bound(config, out, place.rules()), name=APPLICATION, route_prefix="/")
             (handle,) = serve.run_many([target], wait_for_applications_running=False)
             await _until_ready(handle)
             log.info("ready: %s", url_of(place.host, place.port))

@@ -17,11 +17,13 @@ import pytest
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
+from starlette.datastructures import Headers
 
 from actors import adopt
 from actors.blueprints import ROLES
 from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import probe
+from jobs.gateway import build
 from orchestrator.http.client import Client
 from tests.ray.runs import INPUTS, SMALL
 from tests.ray.serving import DEADLINE_S, Serving
@@ -153,3 +155,16 @@ def await_ready(port: int) -> None:
     while not httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=DEADLINE_S).is_success:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_the_serve_application_is_one_replica_that_holds_every_stream(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ann a-secret-token\n")
+    application = build({"out": str(tmp_path / "out"), "tokens": str(tokens)})
+    assert not (tmp_path / "out").exists(), "what is slow waits for the replica"
+    deployment = application._bound_deployment
+    assert (deployment.name, deployment.num_replicas) == ("gateway", 1)
+    assert deployment.max_ongoing_requests > 1000
+    rules = deployment.init_args[2]
+    assert rules.tenant(Headers({"authorization": "Bearer a-secret-token"})) == "ann"
+    assert rules.max_socket_bytes is not None, "nobody is buffered for without bound"

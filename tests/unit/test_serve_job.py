@@ -77,6 +77,12 @@ def test_a_taken_port_and_a_store_that_would_forget_are_refused(capsys: pytest.C
         listening("127.0.0.1", taken.getsockname()[1]).__enter__()
 
 
+def test_on_ray_serve_tokens_are_needed_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--on", "serve", "--host", "0.0.0.0", "--out", str(tmp_path / "out")]) == 2
+    assert "can be reached by others" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_accepted_sends_at_once() -> None:
     with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
@@ -100,16 +106,3 @@ def test_wrong_arguments_of_the_serve_application_are_named(arguments: dict[str,
         build(arguments)
     assert field in f"{refused.value.field} {refused.value.message}"
     assert refused.value.remedy
-
-
-def test_the_serve_application_is_one_replica_that_holds_every_stream(tmp_path: Path) -> None:
-    tokens = tmp_path / "tokens"
-    tokens.write_text("ann a-secret-token\n")
-    application = build({"out": str(tmp_path / "out"), "tokens": str(tokens)})
-    assert not (tmp_path / "out").exists(), "what is slow waits for the replica"
-    deployment = application._bound_deployment
-    assert (deployment.name, deployment.num_replicas) == ("gateway", 1)
-    assert deployment.max_ongoing_requests > 1000
-    rules = deployment.init_args[2]
-    assert rules.tenant(Headers({"authorization": "Bearer a-secret-token"})) == "ann"
-    assert rules.max_socket_bytes is not None, "nobody is buffered for without bound"
