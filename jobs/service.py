@@ -1,4 +1,7 @@
-"""The service put together: fleet, engine, sessions and web server, in one process on one event loop."""
+"""The service put together: fleet, engine, sessions and web server, in one process on one event loop.
+
+``Running`` knows no web server: ``jobs.gateway`` puts it behind Ray Serve.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from prometheus_client import generate_latest
+from starlette.types import ASGIApp
 
 from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
@@ -34,7 +38,7 @@ from orchestrator.http.app import build
 from orchestrator.http.gate import Rules, read_tokens
 from orchestrator.live.desk import Desk
 from orchestrator.live.previews import Previews
-from orchestrator.live.registry import Fetch, Registry
+from orchestrator.live.registry import Registry
 from orchestrator.live.service import LocalService
 from orchestrator.live.steps import Steps
 from orchestrator.metrics import Metrics
@@ -79,7 +83,7 @@ def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int
     logs.setup()
     rules = place.rules()
     config = with_endpoint(config, os.environ)
-    store = _output(config, out)
+    store = claimed(config, out)
     with listening(place.host, place.port) as listener:
         asyncio.run(_on_cluster(config, store, rules, listener, address))
     return 0
@@ -88,26 +92,37 @@ def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int
 async def _on_cluster(
     config: RunConfig, store: Store, rules: Rules, listener: socket.socket, address: str | None
 ) -> None:
-    from actors import fleet
     from actors.cluster import connected
 
-    presets = list(config.presets.values())
-    with connected(config.fleet, len(presets), address):
+    with connected(config.fleet, len(config.presets), address):
         stopper = Stopper()
         stopper.listen()
-        running = Running(config, store, rules, _fragment_bytes)
-        web = asyncio.create_task(running.listen(listener))
+        running = Running(config, store)
+        server = QuietServer(
+            uvicorn.Config(
+                running.app(rules),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="websockets-sansio",
+                ws_max_size=_MAX_MESSAGE_BYTES,
+                timeout_graceful_shutdown=_GOODBYE_S,
+            )
+        )
+
+        def began(engine: Engine) -> None:
+            stopper.engine, stopper.first = engine, running.service.drain
+            log.info("ready: %s", url_of(*listener.getsockname()[:2]))
+
+        web = asyncio.create_task(server.serve(sockets=[listener]))
         try:
-            started = await fleet.start(config.fleet, presets, store.root, config.store.model_dump())
-            try:
-                await running.on_lanes(started.lanes, started.facts, started, started, stopper, web)
-            finally:
-                started.close()
+            await running.on_fleet(web, began)
         except asyncio.CancelledError:
             log.info("stopped before the lanes were warm")
         finally:
             stopper.hand_back()
-            running.server.should_exit = True
+            server.should_exit = True
             await web
 
 
@@ -119,46 +134,47 @@ async def _fragment_bytes(ref: Any) -> bytes:
 
 
 class Running:
-    """One process's service: its web server, and once there are lanes its engine."""
+    """One process's sessions: ``service`` answers for them, and once there are lanes an engine makes them."""
 
-    def __init__(self, config: RunConfig, store: Store, rules: Rules, fetch: Fetch) -> None:
+    def __init__(self, config: RunConfig, store: Store) -> None:
         self._config = config
-        self._registry = Registry(config.service, fetch, time.time)
+        self._store = store
+        self._registry = Registry(config.service, _fragment_bytes, time.time)
         self._metrics: Metrics | None = None
         options = config.store.model_dump()
         desk = Desk(config.presets, config.preset.name, store, options)
         self.service = LocalService(
             self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured
         )
-        self.server = QuietServer(
-            uvicorn.Config(
-                build(self.service, rules, starts=STARTS),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                ws="websockets-sansio",
-                ws_max_size=_MAX_MESSAGE_BYTES,
-                timeout_graceful_shutdown=_GOODBYE_S,
-            )
-        )
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Answer on ``listener`` until the server is told to end."""
-        host, port = listener.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        await self.server.serve(sockets=[listener])
+    def app(self, rules: Rules, lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None) -> ASGIApp:
+        """The web application on it; ``lifespan`` runs as long as its server."""
+        return build(self.service, rules, starts=STARTS, lifespan=lifespan)
 
-    async def on_lanes(
+    async def on_fleet(self, end: asyncio.Future[None], began: Callable[[Engine], None]) -> None:
+        """Start the fleet on the connected cluster, serve on it until ``end`` is done, and take it down.
+
+        ``began`` hears of the engine as soon as sessions can come.
+        """
+        from actors import fleet
+
+        config = self._config
+        presets = list(config.presets.values())
+        started = await fleet.start(config.fleet, presets, self._store.root, config.store.model_dump())
+        try:
+            await self._on_lanes(started.lanes, started.facts, started, started, end, began)
+        finally:
+            started.close()
+
+    async def _on_lanes(
         self,
         lanes: Sequence[Lane],
         facts: Any,
         keeper: Keeper,
         yard: Yard,
-        stopper: Stopper,
-        web: asyncio.Task[None],
+        end: asyncio.Future[None],
+        began: Callable[[Engine], None],
     ) -> None:
-        """Serve on ``lanes`` until the engine is stopped or fails."""
         limits, output = self._config.limits, self._config.output
         board = Board(limits, provenance_from(facts), keep_latents=output.keep_latents)
         scheduler = Scheduler(limits, board.census)
@@ -169,24 +185,24 @@ class Running:
         elastic = Elastic(yard, scheduler, limits, pace, time.time)
         viewers: list[Listener] = [steps, Previews(self._registry)] if self._config.service.previews else [steps]
         listeners = [self._metrics, self._registry, *viewers, elastic]
-        self.engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
+        engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
         for lane in lanes:
             for viewer in viewers:
                 viewer.lane_joined(lane, time.time())
-        await self.service.begin(self.engine)
-        stopper.engine, stopper.first = self.engine, self.service.drain
-        engine, asking = asyncio.create_task(self.engine.serve()), asyncio.create_task(steps.run())
-        log.info("ready: %s", self.url)
+        await self.service.begin(engine)
+        serving, asking = asyncio.create_task(engine.serve()), asyncio.create_task(steps.run())
+        began(engine)
         try:
-            async with elastic.beside(self.engine):
-                await asyncio.wait({engine, web}, return_when=asyncio.FIRST_COMPLETED)
-                if not engine.done():
+            async with elastic.beside(engine):
+                either: set[asyncio.Future[Any]] = {serving, end}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not serving.done():
                     self.service.drain()
-                    self.engine.stop()
-                await engine
+                    engine.stop()
+                await serving
         finally:
             self.service.drain()
-            for each in (engine, asking):
+            for each in (serving, asking):
                 each.cancel()
                 with suppress(asyncio.CancelledError):
                     await each
@@ -203,7 +219,7 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def _output(config: RunConfig, out: str) -> Store:
+def claimed(config: RunConfig, out: str) -> Store:
     """The output, claimed for this service: sessions of other settings are not taken up."""
     if scheme_of(out) == "memory":
         raise UsageError("memory:// does not outlive its process", field="out", remedy="give a folder or an s3:// URI")
@@ -214,6 +230,10 @@ def _output(config: RunConfig, out: str) -> Store:
     record = {"run_id": "service", "status": "running", "identity": what, "config": public(config)}
     claim.claim(store, {**record, "code_version": code_version()})
     return store
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @contextmanager

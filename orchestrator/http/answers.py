@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gamecraft_core.base.errors import BadInput, FramelaneError, StoreUnavailable
-from orchestrator.live.port import Conflict, NoSuchSession, NotReady, Overloaded, Refused
+from orchestrator.live.port import Conflict, NoSuchSession, NotReady, Overloaded, OverQuota, Refused
 
 log = logging.getLogger("framelane.http")
 
@@ -56,7 +56,7 @@ _TEXTS = {
     409: "not in this state",
     413: "the body is too long",
     422: "the request is wrong; every problem is listed",
-    429: "no room: come again",
+    429: "no room, or more than the caller may have: come again",
     503: "not ready, or the store is away: come again",
 }
 
@@ -98,6 +98,8 @@ def of_error(error: FramelaneError) -> JSONResponse:
     match error:
         case NotReady():
             return problem(503, "not_ready", error.message, retry_after=error.retry_after, **told)
+        case OverQuota():
+            return problem(429, "over_quota", error.message, retry_after=error.retry_after, **told)
         case Overloaded():
             told |= {"retry_after": error.retry_after, "position": error.position}
             return problem(429, "overloaded", error.message, **told)
@@ -115,6 +117,15 @@ def of_error(error: FramelaneError) -> JSONResponse:
         case _:
             log.error("a request failed: %s", error)
             return problem(500, "failed", error.message, **told)
+
+
+class Cut(HTTPException):
+    """What is raised while a body comes: the framework would take any other error for a body that it cannot read."""
+
+    def __init__(self, error: FramelaneError) -> None:
+        answer = of_error(error)
+        super().__init__(answer.status_code, error.message)
+        self.answer = answer
 
 
 def install(app: FastAPI) -> None:
@@ -135,6 +146,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, Cut):
+            return error.answer
         kind = _WRONG_STATUS.get(error.status_code, "invalid")
         answer = problem(error.status_code, kind, str(error.detail), remedy="see /openapi.json")
         answer.headers.update(error.headers or {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,14 @@ _POLICY = (
 )
 
 
-def build(service: Service, rules: Rules, *, starts: Path | None = None) -> ASGIApp:
-    """The app; whatever it is asked goes through ``rules`` first.
+def build(
+    service: Service,
+    rules: Rules,
+    *,
+    starts: Path | None = None,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> ASGIApp:
+    """The app; whatever it is asked goes through ``rules`` first. ``lifespan`` runs as long as its server.
 
     ``starts`` is a folder of pictures that the page offers to begin from, with a ``manifest.jsonl``.
     """
@@ -39,6 +47,7 @@ def build(service: Service, rules: Rules, *, starts: Path | None = None) -> ASGI
         redirect_slashes=False,
         redoc_url=None,
         openapi_url="/openapi.json",
+        lifespan=lifespan,
     )
     install(app)
     app.include_router(sessions.routes(service))

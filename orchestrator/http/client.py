@@ -25,6 +25,8 @@ from gamecraft_core.base.errors import FramelaneError
 
 Answer = TypeVar("Answer")
 
+#: WebSocket's code for a stream that has brought everything.
+_DONE = 1000
 _SETTLED = ("committed", "failed", "cancelled")
 _TIMEOUT_S = 60.0
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 5.0
@@ -107,7 +109,7 @@ class AsyncClient:
         place = _Place(session_id, first)
         silent_since: float | None = None
         pause, loop = _FIRST_PAUSE_S, asyncio.get_running_loop()
-        while not place.over:
+        while True:
             try:
                 async with connect(
                     place.address(self._url), additional_headers=self._headers, max_size=_MAX_MESSAGE_BYTES
@@ -116,12 +118,11 @@ class AsyncClient:
                     async for message in socket:
                         if (piece := place.read(message)) is not None:
                             yield piece
+                if place.over and socket.close_code == _DONE:
+                    return
+                cause: Exception | None = None
             except (OSError, ConnectionClosed, InvalidHandshake) as error:
-                cause: Exception | None = error
-            else:
-                cause = None
-            if place.over:
-                return
+                cause = error  # the session may be settled: there can be chunks of it that have not come yet
             silent_since = loop.time() if silent_since is None else silent_since
             if loop.time() - silent_since > self._patience:
                 raise ServiceError(f"the service does not answer: {cause}", remedy="see that it runs") from cause

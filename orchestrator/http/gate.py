@@ -16,16 +16,20 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from gamecraft_core.base.ids import check_id
 from gamecraft_core.media import bounds
-from orchestrator.http.answers import of_error, problem
-from orchestrator.live.port import Overloaded, Service
+from orchestrator.http.answers import Cut, of_error, problem
+from orchestrator.live.port import Overloaded, OverQuota, Service
 
 #: Holds a browser's token: scripts cannot add a header to a WebSocket or to a video's address.
 COOKIE = "framelane_token"
 #: Who comes without a token where none is needed.
 ANYBODY = "default"
+
+#: WebSocket's code for "come back".
+_COME_AGAIN = 1012
 
 _OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/docs")
 _PAGE = "/page/"
@@ -42,13 +46,15 @@ def digest(token: str) -> str:
 class Rules:
     """``tokens``: tenants by their token's digest, None where none is needed. ``hosts``: names it answers to, if any.
 
-    ``origins``: of pages elsewhere that may use it.
+    ``origins``: of pages elsewhere that may use it. ``max_socket_bytes``: media that one WebSocket brings, where who
+    reads slowly is not held back, but buffered for; who has read that much comes again with a cursor.
     """
 
     tokens: Mapping[str, str] | None = None
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     max_body_bytes: int = bounds.MAX_IMAGE_BYTES + (1 << 20)
+    max_socket_bytes: int | None = None
     _open: frozenset[str] = field(default=frozenset(_OPEN))
 
     def tenant(self, headers: Headers) -> str | None:
@@ -105,7 +111,10 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        await self._app(scope, self._counted(receive) if scope["type"] == "http" else receive, send)
+        if scope["type"] == "http":
+            await self._app(scope, self._counted(scope, receive, headers), send)
+        else:
+            await self._app(scope, receive, self._bounded(send))
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         rules = self._rules
@@ -131,18 +140,47 @@ class Gate:
                 return of_error(error)
         return None
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, scope: Scope, receive: Receive, headers: Headers) -> Receive:
+        """A body counts when it is read: all that was announced at once, else piece by piece."""
         most, come = self._rules.max_body_bytes, 0
+        length = headers.get("content-length", "")
+        announced = due = int(length) if length.isdigit() else 0
 
         async def counted() -> Message:
-            nonlocal come
+            nonlocal come, due
+            self._charge(scope["tenant"], due)
+            due = 0
             message = await receive()
-            come += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            come += size
             if come > most:
                 raise HTTPException(413, f"the body is longer than {most} bytes")
+            if not announced:
+                self._charge(scope["tenant"], size)
             return message
 
         return counted
+
+    def _bounded(self, send: Send) -> Send:
+        """A socket's ``send`` that ends it when it has brought what one may."""
+        most, left = self._rules.max_socket_bytes, self._rules.max_socket_bytes or 0
+
+        async def bounded(message: Message) -> None:
+            nonlocal left
+            media = len(message.get("bytes") or b"")
+            if most is not None and media and left <= 0:
+                await send({"type": "websocket.close", "code": _COME_AGAIN})
+                raise WebSocketDisconnect(_COME_AGAIN)
+            left -= media
+            await send(message)
+
+        return bounded
+
+    def _charge(self, tenant: str, size: int) -> None:
+        try:
+            self._service.charge(tenant, size)
+        except OverQuota as error:
+            raise Cut(error) from error
 
 
 def _too_long(most: int) -> ASGIApp:

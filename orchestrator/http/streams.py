@@ -152,6 +152,7 @@ async def _hear(service: Service, socket: WebSocket, session_id: str, tenant: st
         asked: dict[str, Any] = {}
         try:
             asked = _read(message)
+            service.charge(tenant, len(message.get("text") or message.get("bytes") or b""))
             if asked.get("finish"):
                 answer = await service.finish(session_id, tenant)
             else:

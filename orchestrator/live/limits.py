@@ -7,6 +7,14 @@ from pydantic import Field, model_validator
 from gamecraft_core.base.preset import Strict
 
 
+class Quota(Strict):
+    """What one tenant may have; who asks for more is refused, and told of which."""
+
+    sessions: int | None = Field(default=None, ge=1, description="that run or wait at once; none: no own bound")
+    chunks: int | None = Field(default=None, ge=1, description="asked for and not yet shown, over all its sessions")
+    upload_bytes: int | None = Field(default=None, ge=1, description="in bodies of requests, an hour")
+
+
 class ServiceLimits(Strict):
     """What one session, and all of them together, may take."""
 
@@ -19,6 +27,12 @@ class ServiceLimits(Strict):
     max_ahead: int = Field(default=64, ge=1, description="controls accepted beyond the chunks that are shown")
     previews: bool = Field(default=True, description="show the latents of what is played before they are decoded")
     progress_seconds: float = Field(default=0.25, gt=0, description="between two looks at the lanes for listeners")
+
+    quota: Quota = Quota()
+    quotas: dict[str, Quota] = Field(default={}, description="by tenant, instead of quota")
+
+    def quota_of(self, tenant: str) -> Quota:
+        return self.quotas.get(tenant, self.quota)
 
     @model_validator(mode="after")
     def _notice_in_time(self) -> ServiceLimits:

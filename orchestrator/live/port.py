@@ -48,8 +48,10 @@ class Overloaded(FramelaneError):
 
     verdict = "wait"
 
-    def __init__(self, message: str, *, retry_after: float, position: int | None = None) -> None:
-        super().__init__(message, remedy=f"try again in {retry_after:.0f} s")
+    def __init__(
+        self, message: str, *, retry_after: float, position: int | None = None, field: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(message, field=field, remedy=remedy or f"try again in {retry_after:.0f} s")
         self.retry_after = retry_after
         self.position = position
 
@@ -70,6 +72,17 @@ class NotReady(Overloaded):
 
 def _not_ready(message: str, retry_after: float) -> NotReady:
     return NotReady(message, retry_after=retry_after)
+
+
+class OverQuota(Overloaded):
+    """The caller has all that it may have of what ``field`` names; there may be room for others."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _over_quota, (self.message, self.field, self.remedy, self.retry_after)
+
+
+def _over_quota(message: str, field: str, remedy: str, retry_after: float) -> OverQuota:
+    return OverQuota(message, field=field, remedy=remedy, retry_after=retry_after)
 
 
 class News(NamedTuple):
@@ -102,6 +115,10 @@ class Service(Protocol):
     def state(self) -> Literal["starting", "ready", "draining"]: ...
     def check_room(self, tenant: str, *, played: bool) -> None:
         """Raise Overloaded where a session would be refused now. From what this process knows, at once."""
+        ...
+
+    def charge(self, tenant: str, size: int) -> None:
+        """The tenant sends so many bytes. Raises OverQuota where it has sent enough; at once."""
         ...
 
     async def create(

@@ -22,6 +22,7 @@ from orchestrator.live.feed import Feed
 from orchestrator.live.journal import Journal
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.port import Conflict, Init, News, NotReady, Overloaded, Upload
+from orchestrator.live.quotas import Quotas
 from orchestrator.live.reel import Aside, Film, split, staged_fragment
 from orchestrator.live.registry import Registry
 from orchestrator.live.session import Live
@@ -50,6 +51,8 @@ class LocalService:
         self._clock = clock
         self._journal = Journal(store)
         self._archive = Archive(store, self._journal)
+        self._quotas = Quotas(limits, registry.of_tenant, clock)
+        self.charge = self._quotas.charge
         self._state: Literal["starting", "ready", "draining"] = "starting"
         self.metrics = metrics
 
@@ -71,6 +74,7 @@ class LocalService:
 
     def check_room(self, tenant: str, *, played: bool) -> None:
         self._check_ready()
+        self._quotas.check_session(tenant)
         self._registry.check_room(tenant, _class_of(played))
 
     async def create(
@@ -84,7 +88,9 @@ class LocalService:
         if spec.num_chunks > self._limits.max_chunks:
             raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
         live = Live(spec, now, Feed(first_number(now)), list(spec.controls), closed=not played)
-        self._registry.enter(live)
+        self._quotas.check_session(tenant)
+        with self._quotas.promising(tenant, spec.num_chunks):
+            self._registry.enter(live)
         try:
             await self._aside(self._journal.begin, spec, now)
         except BaseException:
@@ -127,9 +133,11 @@ class LocalService:
                 await live.gone.wait()
                 self._check_takes_controls(live)
             if not live.in_engine:
+                self._quotas.check_session(tenant)
                 self._registry.check_room(tenant, live.spec.priority)
-            await self._aside(self._journal.extend, live.spec, first, controls)
-            self._registry.extend(live, controls)
+            with self._quotas.promising(tenant, len(controls)):
+                await self._aside(self._journal.extend, live.spec, first, controls)
+                self._registry.extend(live, controls)
             return {**live.describe(), "first": first, "count": len(controls)}
 
     async def finish(self, session_id: str, tenant: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from gamecraft_core.base.messages import DenoiseOrder, Order
@@ -75,6 +75,7 @@ def test_overload_is_answered_with_the_place_and_when_to_come_again() -> None:
         asked: dict[str, Any] = {"data": {"prompt": "x"}, "files": {"image": picture()}}
         queued = http.post("/v1/sessions", **asked)
         assert (queued.status_code, queued.json()["position"]) == (202, 1)
+        web.studio.engine.offer = None  # type: ignore[assignment,method-assign]
         refused = http.post("/v1/sessions", **asked)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
         assert refused.json()["error"]["position"] == 2
@@ -175,6 +176,30 @@ def test_who_does_not_read_costs_nothing(web: Web, http: httpx.Client, client: C
         assert len(live.feed.after(int(live.created * 1000)) or []) <= 256
         got = [message for message in lazy if isinstance(message, bytes)]
     assert b"".join(got) == client.video(name)
+
+
+def test_a_socket_brings_so_much_and_the_client_comes_again() -> None:
+    with served(quick_studio, replace(Rules(), max_socket_bytes=4000)) as web, Client(web.url) as client:
+        name = client.create("x", image=picture(), actions="w*12")["id"]
+        client.finish(name)
+        whole = b"".join(piece.data for piece in client.watch(name))
+        assert whole == client.video(name)
+        assert len(whole) > 2 * 4000, "more than one socket brings"
+        with connect(f"ws{web.url.removeprefix('http')}/v1/sessions/{name}/stream") as socket:
+            size, code = read_to_the_end(socket)
+        assert code == 1012, "come again"
+        assert 4000 <= size < len(whole)
+
+
+def read_to_the_end(socket: ClientConnection) -> tuple[int, int | None]:
+    """Bytes of media that came, and the code that the service closed with."""
+    size = 0
+    try:
+        while True:
+            message = socket.recv(30)
+            size += len(message) if isinstance(message, bytes) else 0
+    except ConnectionClosed as closed:
+        return size, closed.rcvd.code if closed.rcvd else None
 
 
 @pytest.mark.parametrize("seconds", [0.3])

@@ -9,6 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from gamecraft_core.base.errors import UsageError
+from jobs.gateway import build
 from jobs.serve import main
 from jobs.service import Place, listening
 from orchestrator.http.gate import ANYBODY, Rules
@@ -76,8 +77,32 @@ def test_a_taken_port_and_a_store_that_would_forget_are_refused(capsys: pytest.C
         listening("127.0.0.1", taken.getsockname()[1]).__enter__()
 
 
+def test_on_ray_serve_tokens_are_needed_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--on", "serve", "--host", "0.0.0.0", "--out", str(tmp_path / "out")]) == 2
+    assert "can be reached by others" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_accepted_sends_at_once() -> None:
     with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({}, "out"),
+        ({"out": "s3://bucket/x", "prest": "tiny-gamecraft"}, "prest"),
+        ({"out": "out/serve", "host": "127.0.0.1"}, "out"),
+        ({"out": "s3://bucket/x"}, "tokens"),
+        ({"out": "s3://bucket/x", "host": "127.0.0.1", "preset": "tiny"}, "preset"),
+        ({"out": "s3://bucket/x", "host": "127.0.0.1", "settings": ["limits.max_sesions=1"]}, "limits.max_sesions"),
+    ],
+)
+def test_wrong_arguments_of_the_serve_application_are_named(arguments: dict[str, object], field: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        build(arguments)
+    assert field in f"{refused.value.field} {refused.value.message}"
+    assert refused.value.remedy
