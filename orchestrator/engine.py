@@ -145,6 +145,7 @@ class Engine:
         exhausted = False
         while True:
             if not self._stopping:
+                self._admit_waiting()
                 exhausted = exhausted or self._admit(source)
             self._dispatch()
             if exhausted and not self._board.active and not self._publishing and not self._awaiting_offers:
@@ -168,9 +169,12 @@ class Engine:
     def _awaiting_offers(self) -> bool:
         return self._serving and not self._stopping
 
-    def _admit(self, source: Iterator[SessionSpec | Settled]) -> bool:
+    def _admit_waiting(self) -> None:
         while (spec := self._admissions.next()) is not None:
             self._take_in(spec)
+
+    def _admit(self, source: Iterator[SessionSpec | Settled]) -> bool:
+        """True when ``source`` has no more rows."""
         while len(self._board.active) < self._limits.max_sessions:
             item = next(source, None)
             if item is None:

@@ -136,10 +136,14 @@ def test_a_session_without_a_control_leaves_nothing_behind(let_in: bool) -> None
     assert "a" not in {order.session_id for order, _, _ in served.world.logged(CommitOrder)}
 
 
-def test_who_waits_is_told_where_keeps_its_controls_and_comes_in_when_there_is_room() -> None:
+@pytest.mark.parametrize("idle", [False, True])
+def test_who_waits_is_told_where_keeps_its_controls_and_comes_in_when_there_is_room(idle: bool) -> None:
+    """The same at once and in an engine that has had nothing to do for a while."""
     served = Served(World(), Limits(max_sessions=1, max_queued=1))
 
     async def play(engine: Engine) -> None:
+        if idle:
+            await asyncio.sleep(LONG)
         assert engine.offer(played("a", controls=(W,))) is None
         assert engine.offer(played("b", controls=(A,))) == Wait("sessions", 1)
         assert engine.offer(played("c")) == Refusal("queue", 2)
