@@ -52,6 +52,8 @@ STARTS = Path(__file__).with_name("demo") / "micro"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: Of one message on a WebSocket: a control, at most a camera path's rows.
 _MAX_MESSAGE_BYTES = 4 << 20
+#: Longer than clients keep a connection that nobody uses: who closes it must not meet a request on its way.
+KEEP_ALIVE_S = 75
 #: How long a client may take to hear that the service ends.
 _GOODBYE_S = 3
 
@@ -107,6 +109,8 @@ async def _on_cluster(
                 lifespan="off",
                 ws="websockets-sansio",
                 ws_max_size=_MAX_MESSAGE_BYTES,
+                ws_per_message_deflate=False,  # video does not shrink, and trying takes 30 ms a MiB from everybody else
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_GOODBYE_S,
             )
         )

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from gamecraft_core.base.errors import BadInput, FramelaneError, StoreUnavailable
 from orchestrator.live.port import Conflict, NoSuchSession, NotReady, Overloaded, OverQuota, Refused
@@ -61,6 +62,15 @@ _TEXTS = {
 }
 
 _WRONG_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+#: Of a route that sends a stored file: see ``downloads``.
+FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the video", "content": {"video/mp4": {}}},
+    206: {"description": "the range that was asked for", "content": {"video/mp4": {}}},
+    304: {"description": "it is still what If-None-Match names"},
+    416: {"description": "it is shorter"},
+}
 
 
 def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -145,10 +155,23 @@ def install(app: FastAPI) -> None:
         return problem(422, "invalid", first.reason, field=first.field, remedy=first.remedy, problems=listed)
 
     @app.exception_handler(HTTPException)
-    async def of_framework(_: Request, error: HTTPException) -> JSONResponse:
+    async def of_framework(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error, Cut):
             return error.answer
-        kind = _WRONG_STATUS.get(error.status_code, "invalid")
-        answer = problem(error.status_code, kind, str(error.detail), remedy="see /openapi.json")
+        status = 422 if error.status_code == 400 else error.status_code  # a body that cannot be parsed: one status
+        kind = _WRONG_STATUS.get(status, "invalid")
+        answer = problem(status, kind, str(error.detail), remedy="see /openapi.json")
         answer.headers.update(error.headers or {})
+        if "Allow" in answer.headers:
+            answer.headers["Allow"] = ", ".join(_methods(app, request))
         return answer
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """All that the path takes: every route knows only its own."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in app.routes)
+
+    return [method for method in ("DELETE", "GET", "POST") if taken(method)]

@@ -6,8 +6,9 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -19,6 +20,12 @@ _MAX_FIELDS = 40
 
 #: One control as callers write it; see ``orchestrator.manifest.actions`` for the shorthand.
 Actions = str | list[dict[str, Any]]
+
+#: Repeats a request that may have arrived already.
+Key = Annotated[
+    str,
+    Header(alias="Idempotency-Key", max_length=255, description="repeated with it, a request begins no second session"),
+]
 
 
 class SessionRequest(BaseModel):

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request, Response, WebSocket
 from starlette.responses import JSONResponse, StreamingResponse
 
 from orchestrator.http import downloads, streams
-from orchestrator.http.answers import answers
-from orchestrator.http.bodies import ControlsRequest, SessionRequest, asked, description
+from orchestrator.http.answers import FILE, answers
+from orchestrator.http.bodies import ControlsRequest, Key, SessionRequest, asked, description
 from orchestrator.live.port import Service
 
 _MP4 = {"description": "fragmented MP4", "content": {"video/mp4": {}}}
@@ -31,9 +31,9 @@ def routes(service: Service) -> APIRouter:
         responses={202: {"description": "accepted: it waits in the queue"}, **answers(409, 413, 422, 429, 503)},
         openapi_extra=description(SessionRequest, "image"),
     )
-    async def create(request: Request) -> JSONResponse:
+    async def create(request: Request, key: Key = "") -> JSONResponse:
         cells, upload = await asked(request, {"image": "image", "video": "video"})
-        session = await service.create(cells, tenant(request), upload)
+        session = await service.create(cells, tenant(request), upload, key=key)
         status = 202 if session["status"] == "queued" else 201
         return JSONResponse(session, status, {"Location": f"/v1/sessions/{session['id']}"})
 
@@ -120,12 +120,7 @@ def _watching(router: APIRouter, service: Service) -> None:
         "/{session_id}/video.mp4",
         summary="The finished video",
         response_class=Response,
-        responses={
-            200: _MP4,
-            206: {"description": "the range that was asked for"},
-            416: {"description": "it is shorter"},
-            **answers(404, 409, 422, 503),
-        },
+        responses={**FILE, **answers(404, 409, 422, 503)},
     )
     async def video(request: Request, session_id: str) -> Response:
         return await downloads.video(service, request, session_id, tenant(request))

@@ -5,14 +5,14 @@ A video is a session that gets no more controls than it has when it begins: by d
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from orchestrator.http import downloads
-from orchestrator.http.answers import answers
-from orchestrator.http.bodies import Actions, asked, description
+from orchestrator.http.answers import FILE, answers
+from orchestrator.http.bodies import Actions, Key, asked, description
 from orchestrator.http.sessions import tenant
 from orchestrator.live.port import Conflict, Refused, Service
 from orchestrator.manifest.fields import as_number, shown
@@ -52,23 +52,24 @@ def routes(service: Service) -> APIRouter:
         responses=answers(409, 413, 422, 429, 503),
         openapi_extra=description(VideoRequest, "input_reference"),
     )
-    async def create(request: Request) -> dict[str, Any]:
+    async def create(request: Request, key: Key = "") -> dict[str, Any]:
         given, upload = await asked(request, {"input_reference": "image"})
         if upload is None:
             remedy = "upload an image as input_reference"
             raise Refused("a video starts from an image", field="input_reference", remedy=remedy)
-        return _video(await service.create(_cells(given), tenant(request), upload, played=False))
+        return _video(await service.create(_cells(given), tenant(request), upload, played=False, key=key))
 
     @router.get("", summary="Videos in the order of their creation", responses=answers(422, 503))
     async def listing(
         request: Request,
         after: Annotated[str, Query(max_length=128)] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "asc",
     ) -> dict[str, Any]:
-        found = await service.listing(tenant(request), after, limit)
-        data = [_video(session) for session in found if not session["played"]]
+        found = await service.listing(tenant(request), after, limit + 1, played=False, newest_first=order == "desc")
+        data = [_video(session) for session in found[:limit]]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-        return {"object": "list", "data": data, **ends, "has_more": len(found) == limit}
+        return {"object": "list", "data": data, **ends, "has_more": len(found) > limit}
 
     @router.get("/{video_id}", summary="How far it is", responses=answers(404, 422, 503))
     async def describe(request: Request, video_id: str) -> dict[str, Any]:
@@ -78,12 +79,7 @@ def routes(service: Service) -> APIRouter:
         "/{video_id}/content",
         summary="The mp4",
         response_class=Response,
-        responses={
-            200: {"description": "the video", "content": {"video/mp4": {}}},
-            206: {"description": "the range that was asked for"},
-            416: {"description": "it is shorter"},
-            **answers(404, 409, 422, 503),
-        },
+        responses={**FILE, **answers(404, 409, 422, 503)},
     )
     async def content(request: Request, video_id: str, variant: str = "video") -> Response:
         if variant != "video":

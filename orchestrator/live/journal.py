@@ -29,6 +29,7 @@ class Promise:
     created: float
     finish: bool = False
     cancelled: bool = False
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -47,9 +48,10 @@ class Journal:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def begin(self, spec: SessionSpec, created: float) -> None:
+    def begin(self, spec: SessionSpec, created: float, key: str = "") -> None:
         fields = asdict(replace(spec, controls=()))
         request = {"created": created, "spec": fields, "controls": [describe(control) for control in spec.controls]}
+        request |= {"key": key} if key else {}
         self._put(spec, "request", request)
 
     def extend(self, spec: SessionSpec, first: int, controls: Sequence[Control]) -> None:
@@ -97,7 +99,8 @@ class Journal:
             more = self._get(layout.promise_key(tenant, session_id, layout.controls_from(first)))
             controls += [read_control(each) for each in more["controls"]]
         fields = {**request["spec"], "start": Start(**request["spec"]["start"]), "controls": tuple(controls)}
-        return Promise(SessionSpec(**fields), request["created"], "finish" in noted.whats, "cancel" in noted.whats)
+        ends = ("finish" in noted.whats, "cancel" in noted.whats)
+        return Promise(SessionSpec(**fields), request["created"], *ends, request.get("key", ""))
 
     def _put(self, spec: SessionSpec, what: str, content: Mapping[str, Any]) -> None:
         key = layout.promise_key(spec.tenant, spec.session_id, what)

@@ -122,13 +122,27 @@ class Service(Protocol):
         ...
 
     async def create(
-        self, cells: Mapping[str, Any], tenant: str, upload: Upload | None = None, *, played: bool = True
+        self,
+        cells: Mapping[str, Any],
+        tenant: str,
+        upload: Upload | None = None,
+        *,
+        played: bool = True,
+        key: str = "",
     ) -> dict[str, Any]:
-        """A new session, described. ``played``: more controls may come; else it is made from those it has."""
+        """A new session, described. ``played``: more controls may come; else it is made from those it has.
+
+        ``key``: while the tenant's session of that key is known here, it is that one, and no other begins.
+        """
         ...
 
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]: ...
-    async def listing(self, tenant: str, after: str, limit: int) -> list[dict[str, Any]]: ...
+    async def listing(
+        self, tenant: str, after: str, limit: int, *, played: bool | None = None, newest_first: bool = False
+    ) -> list[dict[str, Any]]:
+        """Sessions from the one after ``after`` on, oldest first unless said otherwise; ``played``: only such."""
+        ...
+
     async def control(self, session_id: str, tenant: str, actions: Any, at: int | None) -> dict[str, Any]:
         """Go on with ``actions``. ``at``: the chunk meant, so that a repeated call changes nothing."""
         ...

@@ -6,9 +6,11 @@ waits for them; whoever is refused for want of room is told so before anything i
 
 from __future__ import annotations
 
+import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, Literal
 
 from gamecraft_core.base.errors import FramelaneError
@@ -78,40 +80,66 @@ class LocalService:
         self._registry.check_room(tenant, _class_of(played))
 
     async def create(
-        self, cells: Mapping[str, Any], tenant: str, upload: Upload | None = None, *, played: bool = True
+        self,
+        cells: Mapping[str, Any],
+        tenant: str,
+        upload: Upload | None = None,
+        *,
+        played: bool = True,
+        key: str = "",
     ) -> dict[str, Any]:
+        key = hashlib.sha256(key.encode()).hexdigest() if key else ""
+        if (known := await self._named(tenant, key)) is not None:
+            return known
         self.check_room(tenant, played=played)
-        priority = _class_of(played)
         now = self._clock()
         session_id = f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
-        spec = await self._aside(self._desk.spec, cells, session_id, tenant, priority, upload, played)
+        spec = await self._aside(self._desk.spec, cells, session_id, tenant, _class_of(played), upload, played)
         if spec.num_chunks > self._limits.max_chunks:
             raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
-        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), closed=not played)
+        if (known := await self._named(tenant, key)) is not None:
+            return known
+        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), closed=not played, key=key)
         self._quotas.check_session(tenant)
         with self._quotas.promising(tenant, spec.num_chunks):
             self._registry.enter(live)
-        try:
-            await self._aside(self._journal.begin, spec, now)
-        except BaseException:
-            self._registry.withdraw(live)
-            raise
+        async with live.turn:
+            try:
+                await self._aside(self._journal.begin, spec, now, key)
+            except BaseException:
+                self._registry.withdraw(live)
+                raise
         return live.describe()
+
+    async def _named(self, tenant: str, key: str) -> dict[str, Any] | None:
+        """The session of that key, once it is promised. Where it answers None nothing else has run meanwhile."""
+        while key:
+            live = next((live for live in self._registry.of_tenant(tenant) if live.key == key), None)
+            if live is None:
+                return None
+            async with live.turn:
+                if self._registry.find(live.session_id) is live:
+                    return live.describe()
+        return None
 
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]:
         live = await self._find(session_id, tenant)
         return {**live.describe(), "speeds": self._desk.speeds(live.spec.preset)}
 
-    async def listing(self, tenant: str, after: str, limit: int) -> list[dict[str, Any]]:
-        """In the order of their creation, from the one after ``after``."""
+    async def listing(
+        self, tenant: str, after: str, limit: int, *, played: bool | None = None, newest_first: bool = False
+    ) -> list[dict[str, Any]]:
         self._check_ready()
-        names = await self._aside(self._names, tenant, after, limit)
-        found = []
-        for name in names:
-            try:
-                found.append(await self.describe(name, tenant))
-            except FramelaneError:
-                continue  # removed meanwhile, or another service's
+        names = self._names(tenant, after, newest_first)
+        found: list[dict[str, Any]] = []
+        while len(found) < limit and (batch := await self._aside(lambda: list(islice(names, limit - len(found))))):
+            for name in batch:
+                try:
+                    session = await self.describe(name, tenant)
+                except FramelaneError:
+                    continue  # removed meanwhile, or another service's
+                if played is None or session["played"] is played:
+                    found.append(session)
         return found
 
     async def control(self, session_id: str, tenant: str, actions: Any, at: int | None) -> dict[str, Any]:
@@ -254,14 +282,13 @@ class LocalService:
         self._check_committed(await self._find(session_id, tenant))
         return await self._aside(self._archive.film, session_id)
 
-    def _names(self, tenant: str, after: str, limit: int) -> list[str]:
-        names: list[str] = []
-        for noted in self._journal.names(tenant):
-            if noted.session_id > after and "request" in noted.whats:
-                names.append(noted.session_id)
-                if len(names) == limit:
-                    break
-        return names
+    def _names(self, tenant: str, after: str, newest_first: bool) -> Iterator[str]:
+        """Ids in the order of their creation, beyond ``after``; the store is asked as they are taken."""
+        names = (noted.session_id for noted in self._journal.names(tenant) if "request" in noted.whats)
+        if newest_first:
+            yield from sorted((name for name in names if not after or name < after), reverse=True)
+        else:
+            yield from (name for name in names if name > after)
 
     def _read_init(self, live: Live) -> bytes:
         if live.status == "committed":

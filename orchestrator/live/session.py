@@ -20,6 +20,7 @@ class Live:
     ``ready`` are those after a gap, ``decoding`` what is known of their decode. ``staged`` are the keys of the durable
     ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was called off for want of controls, and the
     engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts what callers ask of it in order.
+    ``key`` is the digest of what its caller would repeat the request with.
     """
 
     spec: SessionSpec
@@ -27,6 +28,7 @@ class Live:
     feed: Feed
     controls: list[Control] = field(default_factory=list)
     closed: bool = False
+    key: str = ""
     status: Status = "queued"
     position: int | None = None
     leaving: bool = False

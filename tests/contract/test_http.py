@@ -143,6 +143,18 @@ def test_an_image_inline(http: httpx.Client) -> None:
     assert answer.json()["seed"] == 2**62
 
 
+@pytest.mark.parametrize(("path", "file"), [("/v1/sessions", "image"), ("/v1/videos", "input_reference")])
+def test_a_request_can_be_repeated_with_its_key(http: httpx.Client, path: str, file: str) -> None:
+    def asked(key: str) -> httpx.Response:
+        headers = {"Idempotency-Key": key}
+        return http.post(path, data={"prompt": "A harbour."}, files={file: picture()}, headers=headers)
+
+    first, repeated, other = asked("one"), asked("one"), asked("another")
+    assert first.json()["id"] == repeated.json()["id"] != other.json()["id"]
+    assert repeated.status_code == first.status_code
+    assert asked("x" * 256).status_code == 422
+
+
 def test_health_metrics_description_and_page(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready"}

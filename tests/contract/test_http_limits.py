@@ -46,6 +46,26 @@ def test_what_is_wrong_is_said(http: httpx.Client, request_: dict[str, Any], sta
     assert error["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("application/json", b"\xff{"),
+        ("multipart/form-data", b"--x"),
+        ("multipart/form-data; boundary=x", b"no boundary"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_one_status(http: httpx.Client, kind: str, content: bytes) -> None:
+    for path in ("/v1/sessions", "/v1/videos", "/v1/sessions/any/controls"):
+        answer = http.post(path, content=content, headers={"Content-Type": kind})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (422, "invalid"), (path, answer.text)
+
+
+def test_another_method_is_told_all_that_the_path_takes(http: httpx.Client) -> None:
+    for path, methods in (("/v1/sessions", "GET, POST"), ("/v1/videos/any", "DELETE, GET"), ("/healthz", "GET")):
+        answer = http.put(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 def test_states_that_do_not_allow_it_are_conflicts(http: httpx.Client, client: Client) -> None:
     name = begun(http)["id"]
     for path in ("video.mp4", "records"):

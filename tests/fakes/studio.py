@@ -9,11 +9,12 @@ import asyncio
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gamecraft_core.base.messages import (
@@ -41,7 +42,7 @@ from orchestrator.live.desk import Desk
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.previews import Previews
 from orchestrator.live.reel import Aside
-from orchestrator.live.registry import Registry
+from orchestrator.live.registry import Fetch, Registry
 from orchestrator.live.service import LocalService
 from orchestrator.live.steps import Step, Steps
 from orchestrator.ports import Listener, Ref
@@ -69,10 +70,51 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+def grainy_frames(levels: list[int], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Frames [len(levels), height, width, 3] of noise, so that a chunk has some weight."""
+    noise = np.random.default_rng(levels).integers(0, 256, (len(levels), height, width, 3))
+    return noise.astype(np.uint8)
+
+
+Pictures = Callable[[list[int], int, int], npt.NDArray[np.uint8]]
+
+
 @cache
-def fragment(start: int, index: int, frames: int, height: int, width: int, fps: int) -> Fragment:
-    levels = [level_of(number) for number in range(start, start + frames)]
-    return encode_fragment(flat_frames(levels, height, width), index=index, start_frame=start, fps=fps)
+def fragment(order: DecodeOrder, seed: int, pictures: Pictures) -> Fragment:
+    """Of a chunk whose frames tell their numbers and the session's seed: see ``level_of``."""
+    levels = [level_of(number, seed) for number in range(order.start_frame, order.start_frame + order.frames)]
+    frames = pictures(levels, order.height, order.width)
+    return encode_fragment(frames, index=order.index, start_frame=order.start_frame, fps=order.fps)
+
+
+def made(
+    store: Store, order: Order, payloads: tuple[Ref, ...], pictures: Pictures = flat_frames
+) -> tuple[Ref, dict[str, Any]]:
+    """What a stage makes of ``order``, and puts into ``store``: the payload, and what its receipt says."""
+    match order:
+        case DenoiseOrder():
+            latents = np.full((16, 2, 4, 6), order.index + order.seed, np.float32)
+            return latents, {"latents_sha256": hashlib.sha256(latents_bytes(latents)).hexdigest()}
+        case DecodeOrder():
+            seed = int(payloads[0].flat[0]) - order.index
+            fragment_ = fragment(replace(order, session_id=""), seed, pictures)
+            return fragment_, {"payload_bytes": len(fragment_.data)}
+        case WriteOrder():
+            record, size = stage(store, order, payloads[0].data, payloads[1])
+            return None, {"record": asdict(record), "bytes": size}
+        case RestoreOrder():
+            found = restore(store, order.keys, order.identity)
+            return found.latents, {"chunks": [asdict(record) for record in found.chunks]}
+        case CommitOrder():
+            given: list[bytes | None] = [None] * len(order.chunks)
+            given[-1] = payloads[0].data if payloads else None
+            result = commit_session(store, order, given)
+            return result.row, {"committed": result.committed} | ({"failure": result.failure} if result.failure else {})
+        case FailOrder():
+            standing = fail_session(store, order)
+            return None, {"failure": standing} if standing else {}
+        case _:
+            return None, {}
 
 
 class StudioLane(FakeLane):
@@ -80,6 +122,7 @@ class StudioLane(FakeLane):
 
     store: Store
     aside: Aside
+    pictures: Pictures
     at: DenoiseOrder | None = None
     since: float = 0.0
     previewed: int = 0
@@ -99,7 +142,7 @@ class StudioLane(FakeLane):
             self.at, self.since = order, asyncio.get_running_loop().time()
         receipt, _ = await super().run(order, payloads)
         self.at = None
-        payload, facts = await self.aside(self._made, order, payloads)
+        payload, facts = await self.aside(made, self.store, order, payloads, self.pictures)
         receipt.facts.update(facts)
         return receipt, payload
 
@@ -108,33 +151,6 @@ class StudioLane(FakeLane):
             return None
         share = (asyncio.get_running_loop().time() - self.since) / usual(self.at)
         return self.at.session_id, self.at.index, int(share * self.at.steps), self.at.steps
-
-    def _made(self, order: Order, payloads: tuple[Ref, ...]) -> tuple[Ref, dict[str, Any]]:
-        match order:
-            case DenoiseOrder():
-                latents = np.full((16, 2, 4, 6), order.index + order.seed, np.float32)
-                return latents, {"latents_sha256": hashlib.sha256(latents_bytes(latents)).hexdigest()}
-            case DecodeOrder():
-                made = fragment(order.start_frame, order.index, order.frames, order.height, order.width, order.fps)
-                return made, {"payload_bytes": len(made.data)}
-            case WriteOrder():
-                record, size = stage(self.store, order, payloads[0].data, payloads[1])
-                return None, {"record": asdict(record), "bytes": size}
-            case RestoreOrder():
-                found = restore(self.store, order.keys, order.identity)
-                return found.latents, {"chunks": [asdict(record) for record in found.chunks]}
-            case CommitOrder():
-                given: list[bytes | None] = [None] * len(order.chunks)
-                given[-1] = payloads[0].data if payloads else None
-                result = commit_session(self.store, order, given)
-                return result.row, {"committed": result.committed} | (
-                    {"failure": result.failure} if result.failure else {}
-                )
-            case FailOrder():
-                standing = fail_session(self.store, order)
-                return None, {"failure": standing} if standing else {}
-            case _:
-                return None, {}
 
 
 async def at_once(call: Callable[..., Any], /, *arguments: Any) -> Any:
@@ -153,16 +169,19 @@ class Studio:
         behaviour: Behaviour = usual,
         aside: Aside = at_once,
         stages: Sequence[str] = ("text", "encode", "denoise", "decode", "write"),
+        pictures: Pictures = flat_frames,
+        fetch: Fetch | None = None,
     ) -> None:
         self.store = store
         self.limits = limits or Limits()
         self.service_limits = service or ServiceLimits()
-        self.lanes: list[StudioLane] = []
+        #: Others that keep the same port may be put in their place before ``start``.
+        self.lanes: list[Any] = []
         for number, name in enumerate(stages):
             lane = StudioLane(f"{name}-{number}", name, behaviour)  # type: ignore[arg-type]
-            lane.store, lane.aside = store, aside
+            lane.store, lane.aside, lane.pictures = store, aside, pictures
             self.lanes.append(lane)
-        self.registry = Registry(self.service_limits, _bytes, self.now)
+        self.registry = Registry(self.service_limits, fetch or _bytes, self.now)
         desk = Desk({"tiny-gamecraft": preset()}, "tiny-gamecraft", store, None)
         self.service = LocalService(
             self.registry,

@@ -16,7 +16,7 @@ import uvicorn
 
 from gamecraft_core.base.messages import Order
 from gamecraft_core.base.store import Store, open_store
-from jobs.service import STARTS, QuietServer, listening
+from jobs.service import KEEP_ALIVE_S, STARTS, QuietServer, listening
 from orchestrator.http.app import build
 from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules
@@ -51,7 +51,15 @@ def served(
         end = asyncio.Event()
         app = build(studio.service, rules or Rules(), starts=STARTS)
         server = QuietServer(
-            uvicorn.Config(app, log_config=None, lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=3)
+            uvicorn.Config(
+                app,
+                log_config=None,
+                lifespan="off",
+                ws="websockets-sansio",
+                ws_per_message_deflate=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=3,
+            )
         )
         web = asyncio.create_task(server.serve(sockets=[listener]))
         if warm:

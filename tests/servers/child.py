@@ -59,6 +59,10 @@ class ServerChild:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _await_ready(self) -> str:
         assert self._process.stdout is not None
         stream = self._process.stdout.fileno()

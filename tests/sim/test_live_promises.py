@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -85,6 +86,56 @@ def test_a_cursor_of_an_earlier_start_gets_the_state(store: Store) -> None:
 
     virtual_time.run(first())
     virtual_time.run(second())
+
+
+async def slowly(call: Callable[..., Any], /, *arguments: Any) -> Any:
+    """A store that takes a while, so that others come in between."""
+    await asyncio.sleep(1.0)
+    return call(*arguments)
+
+
+def test_a_repeated_request_begins_one_session(store: Store) -> None:
+    """Repeated at once, later, and after a restart; the keys of others, and other keys, are their own."""
+    known: set[str] = set()
+
+    async def begun(studio: Studio, key: str, tenant: str = ME) -> str:
+        session = await studio.service.create(ASKED, tenant, Upload("image", picture()), key=key)
+        return str(session["id"])
+
+    async def first(studio: Studio) -> None:
+        known.update(await asyncio.gather(*(begun(studio, "mine") for _ in range(3))))
+        assert len(known) == 1
+        assert await begun(studio, "mine") in known
+        others = [await begun(studio, "other"), await begun(studio, "mine", "somebody"), await begun(studio, "")]
+        assert len({*known, *others, await begun(studio, "")}) == 5
+        promised = [key for key in store.list(layout.SESSIONS) if key.endswith("/request.json")]
+        assert len(promised) == 5
+        assert not any(b"mine" in store.get(key) for key in promised), "what repeats a request is nobody's to read"
+
+    async def second(studio: Studio) -> None:
+        assert await begun(studio, "mine") in known
+
+    run(Studio(store, aside=slowly), first)
+    run(Studio(store, aside=slowly), second)
+
+
+def test_a_promise_that_cannot_be_made_can_be_asked_for_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(studio: Studio) -> None:
+        def away(*promise: Any) -> None:
+            raise StoreUnavailable("it is away")
+
+        async def begun() -> dict[str, Any]:
+            return await studio.service.create(ASKED, ME, Upload("image", picture()), key="mine")
+
+        await begin(studio)  # its picture is stored
+        with monkeypatch.context() as patch:
+            patch.setattr(studio.service._journal, "begin", away)
+            answers = await asyncio.gather(begun(), begun(), return_exceptions=True)
+        assert all(isinstance(each, StoreUnavailable) for each in answers), "the repeated one is no promise either"
+        assert (await begun())["id"]
+        assert len(await studio.service.listing(ME, "", 10)) == 2
+
+    run(Studio(store, aside=slowly), play)
 
 
 def test_a_promise_that_cannot_be_kept_is_not_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
