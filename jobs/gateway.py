@@ -48,7 +48,7 @@ _LOOK_S = 1.0
 class Arguments(Strict):
     """``args`` of the application in a Serve configuration: what ``python -m jobs.serve`` has as options."""
 
-    preset: str = Field(default="tiny-gamecraft", description="a built-in preset's name, or a preset's YAML file")
+    preset: str = Field(description="a built-in preset's name, or a preset's YAML file")
     out: str = Field(description="folder or URI where sessions and videos are kept; every node sees it")
     fleet: str = Field(default="laptop", description="a built-in fleet's name, or a fleet's YAML file")
     settings: tuple[str, ...] = Field(default=(), description="overrides, A.B=C each")

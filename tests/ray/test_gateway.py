@@ -119,7 +119,12 @@ def serve_instance(port: int) -> Iterator[Any]:
 
 def applied(out: Path, *settings: str) -> ServeDeploySchema:
     """What stands in a RayService's ``serveConfigV2``."""
-    arguments = {"out": str(out), "host": "127.0.0.1", "settings": [*SMALL, "fleet.detached=true", *settings]}
+    arguments = {
+        "preset": "tiny-gamecraft",
+        "out": str(out),
+        "host": "127.0.0.1",
+        "settings": [*SMALL, "fleet.detached=true", *settings],
+    }
     application = {"name": "play", "route_prefix": "/", "import_path": "jobs.gateway:build", "args": arguments}
     return ServeDeploySchema.model_validate({"applications": [application]})
 
@@ -160,7 +165,7 @@ def await_ready(port: int) -> None:
 def test_the_serve_application_is_one_replica_that_holds_every_stream(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("ann a-secret-token\n")
-    application = build({"out": str(tmp_path / "out"), "tokens": str(tokens)})
+    application = build({"preset": "tiny-gamecraft", "out": str(tmp_path / "out"), "tokens": str(tokens)})
     assert not (tmp_path / "out").exists(), "what is slow waits for the replica"
     deployment = application._bound_deployment
     assert (deployment.name, deployment.num_replicas) == ("gateway", 1)

@@ -93,12 +93,15 @@ def test_what_is_accepted_sends_at_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
-        ({}, "out"),
-        ({"out": "s3://bucket/x", "prest": "tiny-gamecraft"}, "prest"),
-        ({"out": "out/serve", "host": "127.0.0.1"}, "out"),
-        ({"out": "s3://bucket/x"}, "tokens"),
+        ({"preset": "tiny-gamecraft"}, "out"),
+        ({"preset": "tiny-gamecraft", "out": "s3://bucket/x", "tokns": "x"}, "tokns"),
+        ({"preset": "tiny-gamecraft", "out": "out/serve", "host": "127.0.0.1"}, "out"),
+        ({"preset": "tiny-gamecraft", "out": "s3://bucket/x"}, "tokens"),
         ({"out": "s3://bucket/x", "host": "127.0.0.1", "preset": "tiny"}, "preset"),
-        ({"out": "s3://bucket/x", "host": "127.0.0.1", "settings": ["limits.max_sesions=1"]}, "limits.max_sesions"),
+        (
+            {"preset": "tiny-gamecraft", "out": "s3://b", "host": "::1", "settings": ["limits.sesions=1"]},
+            "limits.sesions",
+        ),
     ],
 )
 def test_wrong_arguments_of_the_serve_application_are_named(arguments: dict[str, object], field: str) -> None:
