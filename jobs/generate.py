@@ -1,6 +1,6 @@
 """One session from the command line, through the same path as a whole dataset: a start and actions become one mp4.
 
-python -m jobs.generate --preset tiny-gamecraft --image jobs/demo/inputs/harbour.png --actions "w*3" --out walk.mp4
+python -m jobs.generate --preset micro-gamecraft --image jobs/demo/micro/red-plain.png --actions "w*3" --out walk.mp4
 """
 
 from __future__ import annotations

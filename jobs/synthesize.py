@@ -1,6 +1,6 @@
 """Dataset synthesis: a manifest of sessions becomes a dataset of videos with Arrow metadata.
 
-    python -m jobs.synthesize --preset tiny-gamecraft --manifest jobs/demo/manifest.jsonl --out out/demo
+    python -m jobs.synthesize --preset micro-gamecraft --manifest jobs/demo/micro/manifest.jsonl --out out/demo
 
 Exit status: 0 every row committed, 1 failure, 2 bad usage or refused, 3 some rows failed, 4 stopped and resumable.
 """

@@ -12,7 +12,7 @@ from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import ActionControl, PoseControl, SessionSpec
 from gamecraft_core.media.clip import read_last_frames
 from jobs.config import load_preset, preset_names
-from jobs.demo import make_inputs
+from jobs.demo import make_inputs, make_micro
 from orchestrator.manifest.manifest import Manifest
 from tests.fakes.presets import tiny_preset
 
@@ -33,6 +33,22 @@ def test_every_row_is_good_under_every_preset(preset: Preset) -> None:
     survey = Manifest(str(MANIFEST), {preset.name: preset}, preset.name).survey()
     assert survey.errors == ()
     assert (survey.good, survey.chunks, survey.frames) == (8, 24, 7 * 99 + 51)
+
+
+def test_the_micro_worlds_rows_are_good_and_its_pictures_those_the_script_renders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = make_micro.HERE
+    preset = load_preset("micro-gamecraft")
+    survey = Manifest(str(stored / "manifest.jsonl"), {preset.name: preset}, preset.name).survey()
+    assert (survey.errors, survey.good, survey.chunks) == ((), 12, 36)
+    monkeypatch.setattr(make_micro, "HERE", tmp_path)
+    make_micro.main()
+    assert sorted(path.name for path in stored.iterdir()) == sorted(path.name for path in tmp_path.iterdir())
+    assert (stored / "manifest.jsonl").read_text() == (tmp_path / "manifest.jsonl").read_text()
+    for path in stored.glob("*.png"):
+        difference = np.asarray(Image.open(path)).astype(int) - np.asarray(Image.open(tmp_path / path.name))
+        assert abs(difference).max() <= 2, path.name
 
 
 def test_it_shows_what_the_product_does() -> None:

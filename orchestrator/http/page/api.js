@@ -74,8 +74,8 @@ export class Stream {
       if (["committed", "failed", "cancelled"].includes(status)) this.over = true;
       this.on.event(message);
     };
-    socket.onclose = () => {
-      if (this.over || this.closed) return;
+    socket.onclose = ({ code }) => {
+      if (this.closed || (this.over && code === 1000)) return; // what is over may still have segments to come
       this.on.link(false);
       setTimeout(() => { if (!this.closed) this.open(); }, this.pause);
       this.pause = Math.min(this.pause * 2, 8000);
