@@ -13,6 +13,7 @@ import pytest
 from jobs.config import load_preset
 from jobs.demo import make_micro
 from tests.ray.runs import Finished, synthesize
+from tests.servers.cluster import RayCluster
 
 pytestmark = pytest.mark.ray
 
@@ -27,10 +28,10 @@ _APART, _REACH = 6, 10
 
 
 @pytest.fixture(scope="module")
-def walks(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def walks(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One chunk of every turn from every start."""
     folder = make_micro.HERE
-    described = {row["session_id"]: row for row in map(json.loads, (folder / "manifest.jsonl").open())}
+    described = {row["session_id"]: row for row in map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())}
     rows = [
         described[start]
         | {"session_id": f"{start}-{turn.split(':')[0]}", "image": str(folder / f"{start}.png"), "actions": turn}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import probe
-from orchestrator.http.client import Client
+from orchestrator.http.client import AsyncClient, Client
 from tests.ray.runs import INPUTS
 from tests.ray.serving import DEADLINE_S, Serving
 from tests.servers.child import free_port
@@ -62,3 +63,47 @@ def test_a_session_is_played_and_survives_the_death_of_its_service(ray_cluster: 
     assert made == 4 - durable, "what was durable is not made again"
     assert kinds.count("state") == 2
     assert all(0 <= step["step"] <= step["steps"] == 3 for step in steps)
+
+
+def test_what_is_played_goes_before_a_batch_job_and_by_turns(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    """One denoise group; four videos of six chunks are under way when two people come."""
+    with Serving(ray_cluster, tmp_path, free_port()) as serving:
+        order = asyncio.run(_beside_a_batch(serving.url))
+        assert serving.end(signal.SIGTERM) == 0, serving.log.read_text()
+    kinds = "".join(name[0] for name, _ in order)
+    assert kinds.count("p") == 2 * 4
+    assert kinds.count("v") == 4 * 6, "the batch job is finished all the same"
+    played = kinds[kinds.index("p") : kinds.rindex("p") + 1]
+    assert played.count("v") <= 2, f"{kinds}: while somebody plays, no more of the batch than was under way"
+    turns = [name for name, _ in order if name[0] == "p"]
+    lead = [abs(turns[: at + 1].count("p0") - turns[: at + 1].count("p1")) for at in range(len(turns))]
+    assert max(lead) <= 2, turns
+
+
+async def _beside_a_batch(url: str) -> list[tuple[str, int]]:
+    """(session, chunk) in the order in which they were denoised; v0 to v3 are the videos, p0 and p1 those played."""
+    order: list[tuple[str, int]] = []
+    begun = asyncio.Event()
+
+    async def watch(client: AsyncClient, name: str, session: str) -> None:
+        async for piece in client.watch(session):
+            if piece.event.get("type") == "denoised":
+                order.append((name, piece.event["chunk"]))
+                begun.set()
+
+    async with (
+        AsyncClient(url, patience=DEADLINE_S) as client,
+        httpx.AsyncClient(base_url=url, timeout=60) as plain,
+        asyncio.TaskGroup() as tasks,
+    ):
+        for number in range(4):
+            picture = {"input_reference": (INPUTS / "harbour.png").read_bytes()}
+            form = {"prompt": "A harbour.", "actions": "w*6", "seed": str(number)}
+            answer = await plain.post("/v1/videos", data=form, files=picture)
+            tasks.create_task(watch(client, f"v{number}", answer.raise_for_status().json()["id"]))
+        await begun.wait()
+        for number in range(2):
+            made = await client.create("A harbour.", image=INPUTS / "harbour.png", actions="w d a s", seed=number)
+            await client.finish(made["id"])
+            tasks.create_task(watch(client, f"p{number}", made["id"]))
+    return order
