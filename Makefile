@@ -29,7 +29,8 @@ setup: $(VENV)/.dev-installed ## create .venv with everything that development n
 
 demo: $(VENV)/.installed ## run the main job on the embedded sample manifest, into out/demo
 	rm -rf out/demo
-	$(BIN)/python -m jobs.synthesize --preset micro-gamecraft --manifest jobs/demo/micro/manifest.jsonl --out out/demo --fleet demo
+	$(BIN)/python -m jobs.synthesize --preset micro-gamecraft --manifest jobs/demo/micro/manifest.jsonl --out out/demo --fleet demo \
+		--set runtime.threads=1
 
 serve: $(VENV)/.installed ## serve the page and the API on this machine (PORT), sessions kept in out/serve
 	$(BIN)/python -m jobs.serve --preset micro-gamecraft --out out/serve --port $(PORT)

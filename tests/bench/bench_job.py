@@ -40,7 +40,7 @@ def overlapping_decodes() -> float:
 
 def main() -> int:
     command = ["-m", "jobs.synthesize", "--preset", "micro-gamecraft", "--manifest", "jobs/demo/micro/manifest.jsonl"]
-    command += ["--fleet", "demo", "--metrics-port", "0"]
+    command += ["--fleet", "demo", "--metrics-port", "0", "--set", "runtime.threads=1"]
     bench = Bench("job", {"command": " ".join(("python", *command)), "samples": SAMPLES})
     seconds, overlaps, rates = [], [], []
     for _ in range(SAMPLES):
