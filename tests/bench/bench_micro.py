@@ -38,7 +38,8 @@ def main() -> int:
     name = os.environ.get("PRESET", "micro-gamecraft")
     preset = load_preset(name)
     tries = int(os.environ.get("CHUNKS", "10"))
-    bench = Bench("micro", {"preset": preset.model_dump(mode="json"), "chunks_an_action": tries, "threads": THREADS})
+    sizes = preset.model_dump(mode="json", exclude={"weights", "text"})
+    bench = Bench("micro", {"preset": sizes, "chunks_an_action": tries, "threads": THREADS})
     bench.figure("renderer_frames_a_second", rendered(), "frames/s", goal=RENDER_GOAL, better="higher")
     missing = [place for place in (preset.weights.dit, preset.weights.vae) if place and not Path(place).exists()]
     if missing:

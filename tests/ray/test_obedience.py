@@ -31,7 +31,8 @@ _APART, _REACH = 6, 10
 def walks(ray_cluster: RayCluster, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One chunk of every turn from every start."""
     folder = make_micro.HERE
-    described = {row["session_id"]: row for row in map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())}
+    told = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
+    described = {row["session_id"]: row for row in told}
     rows = [
         described[start]
         | {"session_id": f"{start}-{turn.split(':')[0]}", "image": str(folder / f"{start}.png"), "actions": turn}
