@@ -65,7 +65,7 @@ def test_a_session_is_played_and_survives_the_death_of_its_service(ray_cluster: 
     assert all(0 <= step["step"] <= step["steps"] == 3 for step in steps)
 
 
-def test_what_is_played_goes_before_a_batch_job_and_by_turns(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_what_is_played_goes_before_a_batch_job(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """One denoise group; four videos of six chunks are under way when two people come."""
     with Serving(ray_cluster, tmp_path, free_port()) as serving:
         order = asyncio.run(_beside_a_batch(serving.url))
@@ -75,9 +75,6 @@ def test_what_is_played_goes_before_a_batch_job_and_by_turns(ray_cluster: RayClu
     assert kinds.count("v") == 4 * 6, "the batch job is finished all the same"
     played = kinds[kinds.index("p") : kinds.rindex("p") + 1]
     assert played.count("v") <= 2, f"{kinds}: while somebody plays, no more of the batch than was under way"
-    turns = [name for name, _ in order if name[0] == "p"]
-    lead = [abs(turns[: at + 1].count("p0") - turns[: at + 1].count("p1")) for at in range(len(turns))]
-    assert max(lead) <= 2, turns
 
 
 async def _beside_a_batch(url: str) -> list[tuple[str, int]]:
