@@ -27,7 +27,7 @@ from gamecraft_core.base.preset import Strict
 from jobs.config import RunConfig, resolve, with_endpoint
 from jobs.overrides import explain
 from jobs.service import Place, Running, claimed, listening, url_of
-from jobs.work import Stopper
+from jobs.signals import Stopper
 from orchestrator.http.gate import Rules
 
 log = logging.getLogger("framelane.gateway")

@@ -29,7 +29,8 @@ from gamecraft_core.base.store import Store, open_store, scheme_of
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset import claim
 from jobs.config import RunConfig, identity, public, with_endpoint
-from jobs.work import Stopper, provenance_from
+from jobs.signals import Stopper
+from jobs.work import provenance_from
 from orchestrator.board import Board
 from orchestrator.demand import Pace
 from orchestrator.elastic import Elastic
@@ -123,7 +124,7 @@ async def _on_cluster(
         try:
             await running.on_fleet(web, began)
         except asyncio.CancelledError:
-            log.info("stopped before the lanes were warm")
+            log.info("called off")
         finally:
             stopper.hand_back()
             server.should_exit = True

@@ -1,12 +1,11 @@
-"""The part of a run that needs a cluster: fleet up, engine through, fleet down; and how signals end it in order."""
+"""The part of a run that needs a cluster: fleet up, engine through, fleet down."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from jobs.config import RunConfig
 from jobs.finish import Report
 from jobs.metrics_server import serve_metrics
 from jobs.progress import Progress
+from jobs.signals import Stopper
 from orchestrator.board import Board, ProvenanceOf
 from orchestrator.demand import Pace
 from orchestrator.elastic import Elastic
@@ -31,40 +31,6 @@ from orchestrator.shard_book import ShardBook
 from orchestrator.timeline import Timeline
 
 log = logging.getLogger("framelane.run")
-
-
-class Stopper:
-    """The first SIGTERM or SIGINT ends the run in order, whatever it is doing; the second interrupts it.
-
-    While the fleet starts there is nothing to finish, so the work is cancelled; once there is an engine it is stopped,
-    after whatever comes ``first``.
-    """
-
-    def __init__(self) -> None:
-        self.engine: Engine | None = None
-        self.first: Callable[[], None] = lambda: None
-        self._work = asyncio.current_task()
-
-    def listen(self) -> None:
-        """Take the signals over. To be called after Ray has connected: it installs handlers of its own."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
-
-    def hand_back(self) -> None:
-        """From now on a signal interrupts."""
-        for each in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().remove_signal_handler(each)
-            signal.signal(each, signal.default_int_handler)
-
-    def _stop(self, number: signal.Signals) -> None:
-        log.warning("%s: finishing what runs; a second one ends at once", number.name)
-        self.hand_back()
-        if self.engine is not None:
-            self.first()
-            self.engine.stop()
-        elif self._work is not None:
-            self._work.cancel()
 
 
 def provenance_from(facts: Mapping[str, Mapping[str, str]]) -> ProvenanceOf:
@@ -113,6 +79,10 @@ class Work:
                     return await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
                 finally:
                     started.close()
+            except asyncio.CancelledError:
+                if stopper.called_off:
+                    raise KeyboardInterrupt from None
+                raise
             finally:
                 stopper.hand_back()
 

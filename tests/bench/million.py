@@ -47,7 +47,8 @@ from gamecraft_core.dataset.rows import read_table
 from gamecraft_core.dataset.shards import put_shard
 from jobs.config import resolve
 from jobs.run import Request, run
-from jobs.work import Stopper, Work
+from jobs.signals import Stopper
+from jobs.work import Work
 from orchestrator.engine import Settled
 from orchestrator.ports import Lane, Ref
 from tests.fakes.recordings import staged_order

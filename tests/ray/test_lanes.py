@@ -176,4 +176,5 @@ def test_a_group_that_loses_a_rank_is_given_up_as_one(world: World) -> None:
     with pytest.raises(LaneLost, match="rank 1 died"):
         world.wait(lane.run(denoise_order(), (states, history)))
     with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(lane.ranks[0].ping.remote())
+        while True:  # Ray kills in its own time, and answers until then
+            ray.get(lane.ranks[0].ping.remote())

@@ -14,7 +14,8 @@ from gamecraft_core.base.messages import Order, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from jobs.config import resolve
 from jobs.run import Carry, Request, run
-from jobs.work import Stopper, Work
+from jobs.signals import Stopper
+from jobs.work import Work
 from orchestrator.engine import Settled
 from orchestrator.ports import Lane, Ref
 from tests.ray.runs import SMALL, Finished, manifest, row
