@@ -40,7 +40,7 @@ class Stopper:
         self._work, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         self._patience_s = patience_s
         self._count = 0
-        self._told = -1
+        self._told = self._before = -1
 
     @property
     def called_off(self) -> bool:
@@ -51,7 +51,7 @@ class Stopper:
         """Take the signals over, on the main thread. To be called after Ray has connected: it installs its own."""
         came, self._told = os.pipe()
         os.set_blocking(self._told, False)
-        signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
+        self._before = signal.set_wakeup_fd(self._told, warn_on_full_buffer=False)
         for number in _NUMBERS:
             signal.signal(number, lambda *_: None)
         threading.Thread(target=self._watch, args=(came,), name="signals", daemon=True).start()
@@ -62,7 +62,7 @@ class Stopper:
             return
         for number in _NUMBERS:
             signal.signal(number, signal.default_int_handler)
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._before)
         os.close(self._told)
 
     def _watch(self, came: int) -> None:

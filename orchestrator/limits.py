@@ -25,7 +25,7 @@ class Limits(Strict):
     max_queued: int = Field(default=1024, ge=0, description="sessions that may wait to be let in; more are refused")
     tenants: dict[str, TenantLimits] = Field(default={}, description="by name")
     other_tenants: TenantLimits = TenantLimits()
-    first_chunk_seconds: float = Field(default=10.0, gt=0, description="when a live session's first chunk is due")
+    first_chunk_seconds: float = Field(default=1.0, gt=0, description="when a live session's first chunk is due")
     max_undecoded_per_session: int = Field(default=2, ge=1)
     max_undecoded: int = Field(default=256, ge=1, description="over all sessions")
     max_unwritten: int = Field(default=256, ge=1, description="fragments decoded or being decoded, not yet stored")

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Coroutine, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -176,5 +176,9 @@ def test_a_group_that_loses_a_rank_is_given_up_as_one(world: World) -> None:
     with pytest.raises(LaneLost, match="rank 1 died"):
         world.wait(lane.run(denoise_order(), (states, history)))
     with pytest.raises(ray.exceptions.RayActorError):
-        while True:  # Ray kills in its own time, and answers until then
-            ray.get(lane.ranks[0].ping.remote())
+        ping_for_ever(lane.ranks[0])  # Ray kills in its own time
+
+
+def ping_for_ever(actor: Any) -> NoReturn:
+    while True:
+        ray.get(actor.ping.remote())

@@ -66,7 +66,7 @@ def test_a_session_is_played_and_survives_the_death_of_its_service(ray_cluster: 
 
 
 def test_what_is_played_goes_before_a_batch_job(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    """One denoise group; four videos of six chunks are under way when two people come."""
+    """One denoise group; four videos of six chunks are under way when two people begin to play."""
     with Serving(ray_cluster, tmp_path, free_port()) as serving:
         order = asyncio.run(_beside_a_batch(serving.url))
         assert serving.end(signal.SIGTERM) == 0, serving.log.read_text()
@@ -75,6 +75,9 @@ def test_what_is_played_goes_before_a_batch_job(ray_cluster: RayCluster, tmp_pat
     assert kinds.count("v") == 4 * 6, "the batch job is finished all the same"
     played = kinds[kinds.index("p") : kinds.rindex("p") + 1]
     assert played.count("v") <= 2, f"{kinds}: while somebody plays, no more of the batch than was under way"
+    turns = [name for name, _ in order if name[0] == "p"]
+    leads = [turns[:end].count("p0") - turns[:end].count("p1") for end in range(len(turns))]
+    assert all(abs(lead) <= 2 for lead in leads), f"{turns}: the players take turns"
 
 
 async def _beside_a_batch(url: str) -> list[tuple[str, int]]:
@@ -99,8 +102,12 @@ async def _beside_a_batch(url: str) -> list[tuple[str, int]]:
             answer = await plain.post("/v1/videos", data=form, files=picture)
             tasks.create_task(watch(client, f"v{number}", answer.raise_for_status().json()["id"]))
         await begun.wait()
-        for number in range(2):
-            made = await client.create("A harbour.", image=INPUTS / "harbour.png", actions="w d a s", seed=number)
-            await client.finish(made["id"])
-            tasks.create_task(watch(client, f"p{number}", made["id"]))
+        image = INPUTS / "harbour.png"
+        players = [(await client.create("A harbour.", image=image, seed=number))["id"] for number in range(2)]
+        for number, session in enumerate(players):
+            tasks.create_task(watch(client, f"p{number}", session))
+        for session in players:
+            await client.control(session, actions="w d a s")
+        for session in players:
+            await client.finish(session)
     return order

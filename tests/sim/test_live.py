@@ -89,6 +89,18 @@ def test_every_piece_comes_from_the_store_when_memory_has_none(store: Store) -> 
     run(Studio(store, service=ServiceLimits(media_bytes=0)), play)
 
 
+def test_a_newcomers_first_picture_goes_before_what_another_has_in_hand(store: Store) -> None:
+    async def play(studio: Studio) -> None:
+        early = await begin(studio, "w*20")
+        await until(studio, early, "stored")
+        late = await begin(studio, "w")
+        await until(studio, late, "stored")
+        described = await studio.service.describe(early, ME)
+        assert described["chunks"]["durable"] <= 2, "the chunk that it plays, and the one that was under way"
+
+    run(Studio(store), play)
+
+
 def test_progress_is_a_state_that_only_listeners_cost(store: Store) -> None:
     async def play(studio: Studio) -> None:
         name = await begin(studio, "w")
