@@ -117,6 +117,15 @@ def _refused(url: str, connections: Sequence[socket.socket], *, connected: bool)
     got: dict[socket.socket, bytes] = dict.fromkeys(connections, b"")
     took = []
     with selectors.DefaultSelector() as selector:
+
+        def read(timeout: float | None) -> None:
+            for key, _ in selector.select(timeout):
+                each = next(connection for connection in (key.fileobj,) if isinstance(connection, socket.socket))
+                got[each] += each.recv(1 << 16)
+                if _whole(got[each]):
+                    took.append(time.perf_counter() - began[each])
+                    selector.unregister(each)
+
         for each in connections:
             began[each] = time.perf_counter()
             if not connected:
@@ -124,13 +133,9 @@ def _refused(url: str, connections: Sequence[socket.socket], *, connected: bool)
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             each.sendall(request)
             selector.register(each, selectors.EVENT_READ)
+            read(0)  # an answer is timed when it comes, not when the last one has asked
         while selector.get_map():
-            for key, _ in selector.select():
-                each = next(connection for connection in (key.fileobj,) if isinstance(connection, socket.socket))
-                got[each] += each.recv(1 << 16)
-                if _whole(got[each]):
-                    took.append(time.perf_counter() - began[each])
-                    selector.unregister(each)
+            read(None)
     return took
 
 
