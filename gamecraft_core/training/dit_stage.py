@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gamecraft_core.base.messages import TextStates
 from gamecraft_core.base.preset import Preset
@@ -41,7 +42,8 @@ _SILENT = ("img_mod.", "txt_mod.", "modulation.", "adaLN_modulation.", "final_la
 class DitSettings:
     """``mix``: how often each of ``KINDS`` is taken; ``batch``: samples of each; ``drop``: how often conditions go.
 
-    ``jitter``: the largest noise added to a history, against drift: at run time it holds the model's own latents.
+    Against drift, for at run time a history holds the model's own latents: ``jitter`` is the largest noise added to it,
+    ``fade`` the largest part of its fine detail that is taken away where it is clips.
     ``few``: latent frames looked at before step ``whole_from``; from there on batches are half as large.
     """
 
@@ -52,6 +54,7 @@ class DitSettings:
     batch: tuple[int, int, int] = (16, 6, 2)
     drop: float = 0.06
     jitter: float = 0.15
+    fade: float = 0.75
     bf16: bool = True
 
 
@@ -98,6 +101,8 @@ class DitObjective:
             [sample.clips[chunk][:, kept] for sample, chunk in zip(chosen, chunks, strict=True)]
         ).float()
         dropped = draw.random(count) < self._settings.drop
+        if kind != "image":
+            past = faded(past, torch.from_numpy(draw.uniform(0, self._settings.fade, count)).float())
         past = past + draw.uniform(0, self._settings.jitter) * _normal(draw, past.shape)
         sigma = self._sigmas(draw, count)
         noise = _normal(draw, clean.shape)
@@ -179,6 +184,12 @@ def _past(sample: Sample, chunk: int, kind: Kind) -> Tensor:
     if kind == "image":
         return sample.images[chunk]
     return torch.cat(list(sample.clips[chunk - _CLIPS[kind] : chunk]), dim=1)
+
+
+def faded(latents: Tensor, part: Tensor) -> Tensor:
+    """``latents`` [B, 16, T, h, w] without ``part`` [B] of what distinguishes a place from those around it."""
+    coarse = F.avg_pool3d(latents, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
+    return torch.lerp(latents, coarse, part[:, None, None, None, None])
 
 
 def _normal(draw: np.random.Generator, shape: torch.Size) -> Tensor:

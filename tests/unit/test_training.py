@@ -15,7 +15,7 @@ from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.training.ahead import Ahead
 from gamecraft_core.training.dit_forward import TextBatch, velocity
-from gamecraft_core.training.dit_stage import DitObjective, DitSettings, new_dit
+from gamecraft_core.training.dit_stage import DitObjective, DitSettings, faded, new_dit
 from gamecraft_core.training.group_norm import _GroupNorm
 from gamecraft_core.training.latents import Pool, Sample, Samples
 from gamecraft_core.training.loop import Objective, Run, Settings, saved_state, strength, train
@@ -175,6 +175,17 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(make: object, tmp_p
     assert train(second, FEW, tmp_path / "part.ckpt", tmp_path / "part.jsonl", lambda: False)
     for name, value in whole.average.items():
         assert torch.equal(value, second.average[name]), name
+
+
+def test_a_faded_history_keeps_its_broad_lines() -> None:
+    slope = torch.arange(20.0)
+    latents = torch.randn(2, 16, 3, 12, 20, generator=torch.Generator().manual_seed(0)) + slope
+    gone = faded(latents, torch.tensor([0.0, 1.0]))
+    assert torch.equal(gone[0], latents[0])
+    fine = (gone[1] - slope)[:, :, 1:-1, 1:-1]
+    assert fine.std() == pytest.approx(1 / 3, rel=0.05), "a mean of nine independent values"
+    half = faded(latents, torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(half[1], (latents[1] + gone[1]) / 2)
 
 
 @pytest.mark.parametrize("shape", [(12, 40), (40, 12), (16, 16)])
