@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from http.cookies import SimpleCookie
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -23,7 +23,7 @@ from gamecraft_core.media import bounds
 from orchestrator.http.answers import Cut, of_error, problem
 from orchestrator.live.port import Overloaded, OverQuota, Service
 
-#: Holds a browser's token: scripts cannot add a header to a WebSocket or to a video's address.
+#: Holds a browser's token, percent-encoded: scripts cannot add a header to a WebSocket or to a video's address.
 COOKIE = "framelane_token"
 #: Who comes without a token where none is needed.
 ANYBODY = "default"
@@ -63,8 +63,7 @@ class Rules:
             return ANYBODY
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            cookies = SimpleCookie(headers.get("cookie", ""))
-            token = cookies[COOKIE].value if COOKIE in cookies else ""
+            token = unquote(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
         return self.tokens.get(digest(token.strip())) if token else None
 
     def is_open(self, path: str) -> bool:

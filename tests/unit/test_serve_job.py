@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from starlette.datastructures import Headers
@@ -12,7 +13,7 @@ from gamecraft_core.base.errors import UsageError
 from jobs.gateway import build
 from jobs.serve import main
 from jobs.service import Place, listening
-from orchestrator.http.gate import ANYBODY, Rules
+from orchestrator.http.gate import ANYBODY, Rules, digest
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
@@ -43,6 +44,15 @@ def test_tokens_name_tenants(tmp_path: Path) -> None:
     assert who(cookie="a=b; framelane_token=second-token") == "bob"
     assert who() is who(authorization="Basic first-token") is who(cookie="framelane_token=") is None
     assert "first-token" not in repr(rules), "only digests are kept"
+
+
+@pytest.mark.parametrize("others", ["a=b", "a/b=1", "user@b=1", 'j={"a":1}', "x[]=1", "alone", '"', ""])
+def test_a_browsers_cookie_holds_any_token_among_any_others(others: str) -> None:
+    rules = Rules(tokens={digest("a+b/c="): "ann"})
+    ours = f"framelane_token={quote('a+b/c=', safe='')}"  # as encodeURIComponent writes it
+    for cookies in (ours, f"{others}; {ours}", f"{ours}; {others}"):
+        assert rules.tenant(Headers({"cookie": cookies})) == "ann"
+    assert rules.tenant(Headers({"cookie": others})) is None
 
 
 @pytest.mark.parametrize("text", ["", "# nobody\n", "ann\n", "ann two tokens\n", "../ann token\n"])
