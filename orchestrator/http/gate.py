@@ -93,7 +93,8 @@ def read_tokens(lines: Iterable[str]) -> dict[str, str]:
 class Gate:
     """ASGI middleware that holds ``rules``, and leaves the tenant in the scope.
 
-    Who would only be refused for want of room is told so here, before anything else is done for the request.
+    Who would only be refused for want of room is told so here, before anything else is done for the request. A request
+    with a key may be the repetition of one that was let in, so ``Service.create`` looks for that first.
     """
 
     def __init__(self, app: ASGIApp, rules: Rules, service: Service) -> None:
@@ -132,7 +133,8 @@ class Gate:
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
         scope["tenant"] = tenant or ANYBODY
-        if scope["path"] in _BEGINS and scope["type"] == "http" and scope["method"] == "POST":
+        begins = scope["path"] in _BEGINS and scope["type"] == "http" and scope["method"] == "POST"
+        if begins and not headers.get("idempotency-key"):
             try:
                 self._service.check_room(scope["tenant"], played=_BEGINS[scope["path"]])
             except Overloaded as error:

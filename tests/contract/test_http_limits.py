@@ -105,6 +105,23 @@ def test_overload_is_answered_with_the_place_and_when_to_come_again() -> None:
         assert len(stored) == 2, "who is refused leaves nothing"
 
 
+def test_a_repeated_request_gets_its_session_where_there_is_no_room() -> None:
+    def make() -> Studio:
+        return quick_studio(limits=Limits(max_sessions=1, max_queued=0))
+
+    def ask(key: str) -> httpx.Response:
+        return http.post(
+            "/v1/sessions", data={"prompt": "x"}, files={"image": picture()}, headers={"Idempotency-Key": key}
+        )
+
+    with served(make) as web, httpx.Client(base_url=web.url) as http:
+        first = ask("mine")
+        web.studio.engine.offer = None  # type: ignore[assignment,method-assign]
+        assert (ask("mine").status_code, ask("mine").json()["id"]) == (201, first.json()["id"])
+        assert (ask("another").status_code, ask("").status_code) == (429, 429)
+        assert len(list(web.studio.store.list(layout.SESSIONS))) == 1, "who is refused leaves nothing"
+
+
 def test_tokens_are_tenants() -> None:
     rules = Rules(tokens={digest("secret-a"): "ann", digest("secret-b"): "bob"})
     with served(quick_studio, rules) as web, httpx.Client(base_url=web.url) as http:
