@@ -102,10 +102,10 @@ def _watching(router: APIRouter, service: Service) -> None:
         response_class=Response,
         responses={200: _MP4, **answers(404, 422, 503)},
     )
-    async def stream(request: Request, session_id: str, first: First = 0) -> StreamingResponse:
+    async def stream(request: Request, session_id: str, first: First = 0) -> Response:
         await service.describe(session_id, tenant(request))
         pieces = streams.segments(service, session_id, tenant(request), first)
-        return StreamingResponse(pieces, headers={"Cache-Control": "no-store"}, media_type="video/mp4")
+        return streams.Cuttable(pieces, headers={"Cache-Control": "no-store"}, media_type="video/mp4")
 
     pictures = streams.Pictures(service)
 

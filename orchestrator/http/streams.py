@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from starlette.responses import StreamingResponse
+from starlette.types import Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable
 from gamecraft_core.media.jpeg import singles
 from orchestrator.http.answers import of_error
-from orchestrator.live.port import SETTLED, Overloaded, Refused, Service
+from orchestrator.live.port import SETTLED, News, NotReady, Overloaded, Refused, Service
+
+log = logging.getLogger("framelane.http")
 
 #: A comment goes out after so long without an event: proxies end what is silent.
 _SILENCE_S = 15.0
@@ -29,6 +34,8 @@ _DONE, _RESTARTS, _LATER, _REFUSED = 1000, 1012, 1013, 4000
 Media = Literal["mp4", "jpeg"]
 #: Pixels of a JPEG's longer side, and chunks that become JPEGs at once: it is this process's CPU that they take.
 _LONGEST, _AT_ONCE = 640, 2
+#: Seconds after which it makes sense to come back to a service that restarts.
+_BACK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +62,32 @@ class Pictures:
             return await asyncio.to_thread(singles, init.data + segment, _LONGEST)
 
 
+class Cuttable(StreamingResponse):
+    """Whose client sees the transfer cut where not everything came: without its last piece it never ends properly."""
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        except FramelaneError as error:
+            log.info("a stream is cut: %s", error)
+
+
 async def segments(service: Service, session_id: str, tenant: str, first: int) -> AsyncIterator[bytes]:
-    """The session's fragmented MP4 from chunk ``first`` on: the init segment, then each chunk once it is there."""
-    cursor, index = None, first
+    """The session's fragmented MP4 from chunk ``first`` on: the init segment, then each chunk once it is there.
+
+    Raises NotReady where this process ends before the session does.
+    """
+    cursor, index, last = None, first, ""
     while True:
         news = await service.news(session_id, tenant, cursor)
-        cursor = news.cursor
+        cursor, last = news.cursor, _last(news, last)
         while index < news.shown:
             if index == first:
                 yield (await service.init(session_id, tenant)).data
             yield await service.segment(session_id, tenant, index)
             index += 1
+        if news.over and last not in SETTLED:
+            raise NotReady(f"chunk {index} comes after a restart", retry_after=_BACK_S)
         if news.over:
             return
 
@@ -120,10 +142,9 @@ async def _tell(
     index, last, after = wish.first, "", wish.after
     while True:
         news = await service.news(session_id, tenant, after)
-        after = news.cursor
+        after, last = news.cursor, _last(news, last)
         for event in news.events:
             await socket.send_json(event)
-            last = event["session"]["status"] if event["type"] == "state" else event["type"]
         while index < news.shown:
             if wish.media == "jpeg":
                 frames = await pictures.of(session_id, tenant, index)
@@ -139,8 +160,17 @@ async def _tell(
             await socket.send_json(told)
             await socket.send_bytes(data)
             index += 1
-        if news.over:
+        if news.over:  # maybe it was before, and the cursor is its last event's
+            last = last or (await service.describe(session_id, tenant))["status"]
             return _DONE if last in SETTLED else _RESTARTS
+
+
+def _last(news: News, before: str) -> str:
+    """The last event of all, or the status that it tells; ``before`` where there is none in ``news``."""
+    if not news.events:
+        return before
+    event = news.events[-1]
+    return str(event["session"]["status"] if event["type"] == "state" else event["type"])
 
 
 async def _hear(service: Service, socket: WebSocket, session_id: str, tenant: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,32 @@ def test_a_stream_goes_on_after_the_service_was_replaced(tmp_path: Path) -> None
             got += piece.data
         assert got == client.video(name)
         client.close()
+
+
+def test_a_plain_stream_that_this_process_does_not_bring_to_its_end_is_cut(http: httpx.Client) -> None:
+    """Else what came of the mp4 would pass for all of it."""
+    with ExitStack() as stack:
+        with served(quick_studio) as web:
+            with httpx.Client(base_url=web.url) as other:
+                name = begun(other, actions="w")["id"]
+            answer = stack.enter_context(http.stream("GET", f"{web.url}/v1/sessions/{name}/stream.mp4"))
+            pieces = answer.iter_raw()
+            got = next(pieces)
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            got += b"".join(pieces)
+    assert got
+
+
+def test_a_socket_that_has_only_segments_to_bring_ends_as_any_other(
+    web: Web, http: httpx.Client, client: Client
+) -> None:
+    name = finished(client, http)
+    *_, last = (piece.event["seq"] for piece in client.watch(name) if piece.event)
+    address = f"ws{web.url.removeprefix('http')}/v1/sessions/{name}/stream?from=1&after={last}"
+    with connect(address) as socket:
+        size, code = read_to_the_end(socket)
+    assert size
+    assert code == 1000, "nothing is to come"
 
 
 def test_before_the_lanes_are_warm_everybody_is_told_to_come_again() -> None:
