@@ -4,7 +4,8 @@
         session = client.create("A quiet harbour.", image="harbour.png", actions="w*3 left_rot")
         for piece in client.watch(session["id"]): ...
 
-A stream that is cut off is taken up again where it was, the service's restarts included.
+A stream that is cut off is taken up again where it was, the service's restarts included; so is what can be repeated
+without harm: a control that names its chunk, the wish to finish, the finished video.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ Answer = TypeVar("Answer")
 #: WebSocket's code for a stream that has brought everything.
 _DONE = 1000
 _SETTLED = ("committed", "failed", "cancelled")
+#: What another try may mend; 0: nobody answered.
+_COME_AGAIN = (0, 429, 503)
 _TIMEOUT_S = 60.0
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.1, 5.0
 _MAX_MESSAGE_BYTES = 256 << 20
@@ -51,7 +54,7 @@ class Piece:
 
 
 class AsyncClient:
-    """Talks to the service at ``url``; ``patience`` seconds is how long a stream may find nobody there."""
+    """Talks to the service at ``url``; ``patience`` seconds is how long it tries again."""
 
     def __init__(self, url: str, token: str | None = None, *, patience: float = 120.0) -> None:
         self._url = url.rstrip("/")
@@ -86,10 +89,10 @@ class AsyncClient:
     async def control(self, session_id: str, actions: Any, at: int | None = None) -> dict[str, Any]:
         """Go on with ``actions``; with ``at``, the chunk they are meant for, a repetition changes nothing."""
         body = {"actions": actions} | ({"at": at} if at is not None else {})
-        return await self._json("POST", f"/v1/sessions/{session_id}/controls", json=body)
+        return await self._json("POST", f"/v1/sessions/{session_id}/controls", again=at is not None, json=body)
 
     async def finish(self, session_id: str) -> dict[str, Any]:
-        return await self._json("POST", f"/v1/sessions/{session_id}/finish")
+        return await self._json("POST", f"/v1/sessions/{session_id}/finish", again=True)
 
     async def cancel(self, session_id: str) -> dict[str, Any]:
         return await self._json("POST", f"/v1/sessions/{session_id}/cancel")
@@ -102,7 +105,7 @@ class AsyncClient:
 
     async def video(self, session_id: str) -> bytes:
         """The finished mp4."""
-        return (await self._answer("GET", f"/v1/sessions/{session_id}/video.mp4")).content
+        return (await self._answer("GET", f"/v1/sessions/{session_id}/video.mp4", again=True)).content
 
     async def watch(self, session_id: str, first: int = 0) -> AsyncIterator[Piece]:
         """Events and segments from chunk ``first`` on, until the session is settled. Taken up again where cut off."""
@@ -133,7 +136,21 @@ class AsyncClient:
         answer: dict[str, Any] = (await self._answer(method, path, **request)).json()
         return answer
 
-    async def _answer(self, method: str, path: str, **request: Any) -> httpx.Response:
+    async def _answer(self, method: str, path: str, *, again: bool = False, **request: Any) -> httpx.Response:
+        """What is answered; with ``again``, to the first of several tries that is not told to come again."""
+        loop = asyncio.get_running_loop()
+        end, pause = loop.time() + self._patience * again, _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._once(method, path, **request)
+            except ServiceError as error:
+                wait = max(pause, error.retry_after or 0.0)
+                if error.status not in _COME_AGAIN or loop.time() + wait > end:
+                    raise
+            await asyncio.sleep(wait)
+            pause = min(2 * pause, _MOST_PAUSE_S)
+
+    async def _once(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
             answer = await self._http.request(method, path, **request)
         except httpx.HTTPError as error:
