@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m jobs.play", description="Walk through a world and keep the video.")
     made.add_argument("--url", default="http://127.0.0.1:8000", help="where the service is")
     made.add_argument("--token-file", metavar="FILE", help="holds the token, where one is needed")
-    made.add_argument("--image", required=True, help="to start from: a file, or a URI that the service can read")
+    start = made.add_mutually_exclusive_group(required=True)
+    start.add_argument("--image", help="to start from: a file, or a URI that the service can read")
+    start.add_argument("--video", help="to start from instead: its last frames are the history")
     made.add_argument("--prompt", default="", help="what the world looks like")
     made.add_argument("--actions", required=True, help='controls, one a chunk, such as "w*3 d left_rot:1.5"')
     made.add_argument("--ahead", type=int, default=1, metavar="N", help="controls sent before their turn")
@@ -48,14 +50,16 @@ async def _play(arguments: argparse.Namespace) -> int:
     from gamecraft_core.base.errors import UsageError
     from orchestrator.http.client import AsyncClient
 
-    if "://" not in arguments.image and not Path(arguments.image).is_file():
-        raise UsageError(f"there is no file {arguments.image}", field="image", remedy="check the path")
+    kind = "image" if arguments.video is None else "video"
+    start = getattr(arguments, kind)
+    if "://" not in start and not Path(start).is_file():
+        raise UsageError(f"there is no file {start}", field=kind, remedy="check the path")
     token = Path(arguments.token_file).read_text().strip() if arguments.token_file else None
     words = _one_each(arguments.actions)
     settings = {name: getattr(arguments, name) for name in _SETTINGS}
     async with AsyncClient(arguments.url, token) as client:
-        prompt = arguments.prompt or Path(arguments.image).stem.replace("_", " ")
-        session = await client.create(prompt, image=arguments.image, actions=words[0], **settings)
+        prompt = arguments.prompt or Path(start).stem.replace("_", " ")
+        session = await client.create(prompt, **{kind: start}, actions=words[0], **settings)
         name = session["id"]
         print(f"session {name}")
         status = await _walk(client, name, words, max(1, arguments.ahead))

@@ -60,10 +60,14 @@ class ControlsRequest(BaseModel):
     at: int | None = Field(None, ge=0, description="the chunk that the first is meant for: makes a repetition harmless")
 
 
-def description(model: type[BaseModel], file: str) -> dict[str, Any]:
-    """For the API's description: ``model`` as JSON, or as a form whose field ``file`` is an upload."""
+def description(model: type[BaseModel], *files: str) -> dict[str, Any]:
+    """For the API's description: ``model`` as JSON, or as a form in which one of ``files`` is an upload."""
     schema = model.model_json_schema()
-    form = {**schema, "properties": {**schema["properties"], file: {"type": "string", "format": "binary"}}}
+    uploads = {
+        name: {"type": "string", "format": "binary", "description": schema["properties"][name]["description"]}
+        for name in files
+    }
+    form = {**schema, "properties": {**schema["properties"], **uploads}}
     content = {"application/json": {"schema": schema}, "multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -22,9 +22,12 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.errors import BadInput, FramelaneError
 
 Answer = TypeVar("Answer")
+
+#: What a session begins from.
+Start = str | Path | bytes
 
 #: WebSocket's code for a stream that has brought everything.
 _DONE = 1000
@@ -71,14 +74,21 @@ class AsyncClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def create(self, prompt: str, *, image: str | Path | bytes, **settings: Any) -> dict[str, Any]:
-        """A new session from an image: a file's path, its bytes, or a URI; ``settings`` as in the API."""
+    async def create(
+        self, prompt: str, *, image: Start | None = None, video: Start | None = None, **settings: Any
+    ) -> dict[str, Any]:
+        """A new session from an image or a video: a file's path, its bytes, or a URI; ``settings`` as in the API."""
+        given = [(kind, start) for kind, start in (("image", image), ("video", video)) if start is not None]
+        if len(given) != 1:
+            remedy = "give an image or a video, and not both"
+            raise BadInput(f"a session begins from one start, not {len(given)}", field="image", remedy=remedy)
+        ((kind, start),) = given
         cells = {"prompt": prompt, **{key: value for key, value in settings.items() if value is not None}}
-        if isinstance(image, str) and "://" in image:
-            return await self._json("POST", "/v1/sessions", json={**cells, "image": image})
-        data = image if isinstance(image, bytes) else await asyncio.to_thread(Path(image).read_bytes)
+        if isinstance(start, str) and "://" in start:
+            return await self._json("POST", "/v1/sessions", json={**cells, kind: start})
+        data = start if isinstance(start, bytes) else await asyncio.to_thread(Path(start).read_bytes)
         fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in cells.items()}
-        return await self._json("POST", "/v1/sessions", data=fields, files={"image": ("start", data)})
+        return await self._json("POST", "/v1/sessions", data=fields, files={kind: ("start", data)})
 
     async def describe(self, session_id: str) -> dict[str, Any]:
         return await self._json("GET", f"/v1/sessions/{session_id}")
@@ -217,8 +227,10 @@ class Client:
         self._wait(self._client.close())
         self._runner.close()
 
-    def create(self, prompt: str, *, image: str | Path | bytes, **settings: Any) -> dict[str, Any]:
-        return self._wait(self._client.create(prompt, image=image, **settings))
+    def create(
+        self, prompt: str, *, image: Start | None = None, video: Start | None = None, **settings: Any
+    ) -> dict[str, Any]:
+        return self._wait(self._client.create(prompt, image=image, video=video, **settings))
 
     def describe(self, session_id: str) -> dict[str, Any]:
         return self._wait(self._client.describe(session_id))

@@ -29,7 +29,7 @@ def routes(service: Service) -> APIRouter:
         status_code=201,
         summary="Begin a session",
         responses={202: {"description": "accepted: it waits in the queue"}, **answers(409, 413, 422, 429, 503)},
-        openapi_extra=description(SessionRequest, "image"),
+        openapi_extra=description(SessionRequest, "image", "video"),
     )
     async def create(request: Request, key: Key = "") -> JSONResponse:
         cells, upload = await asked(request, {"image": "image", "video": "video"})

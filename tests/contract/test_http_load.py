@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import av
@@ -166,7 +167,7 @@ def test_who_does_not_read_is_held_back(tmp_path: Path) -> None:
     ):
 
         def begun() -> str:
-            settings = {"actions": f"w*{HEAVY_CHUNKS}", "height": HEAVY_SIDE, "width": HEAVY_SIDE}
+            settings: dict[str, Any] = {"actions": f"w*{HEAVY_CHUNKS}", "height": HEAVY_SIDE, "width": HEAVY_SIDE}
             return str(client.create("Noise.", image=picture(), **settings)["id"])
 
         def made(name: str) -> bytes:
