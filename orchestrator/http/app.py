@@ -63,8 +63,24 @@ def build(
             gated,
             allow_origins=sorted(rules.origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
-            expose_headers=["Location", "Retry-After"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-None-Match",
+                "Last-Event-ID",
+                "Range",
+            ],  # fmt: skip
+            expose_headers=[
+                "Accept-Ranges",
+                "Allow",
+                "Content-Disposition",
+                "Content-Range",
+                "ETag",
+                "Location",
+                "Retry-After",
+                "WWW-Authenticate",
+            ],  # fmt: skip
         )
     return gated
 

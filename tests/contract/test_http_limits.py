@@ -158,6 +158,38 @@ def test_pages_of_other_origins_and_names_stay_outside(web: Web, http: httpx.Cli
         assert "access-control-allow-origin" not in http.get("/v1/sessions").headers
 
 
+def test_a_named_origins_page_may_send_and_read_every_header_of_the_api() -> None:
+    origin = {"Origin": "https://page.example"}
+    rules = Rules(tokens={digest("secret"): "ann"}, origins=frozenset(origin.values()))
+    sent = {"authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "range"}
+    with served(quick_studio, rules) as web, httpx.Client(base_url=web.url, headers=origin) as page:
+        for method in ("GET", "POST", "DELETE"):
+            asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": ", ".join(sorted(sent))}
+            answer = page.options("/v1/sessions", headers=asked)
+            assert answer.status_code == 200, answer.text
+            assert sent <= listed(answer, "access-control-allow-headers")
+        assert page.options("/v1/sessions", headers=asked | {"Origin": "https://evil.example"}).status_code == 400
+        page.headers["Authorization"] = "Bearer secret"
+        with Client(web.url, "secret") as client:
+            video = f"/v1/sessions/{finished(client, page)}/video.mp4"
+        for answer in (
+            page.get(video, headers={"Range": "bytes=0-9"}),
+            page.put(video),
+            page.get("/v1/sessions", headers={"Authorization": "Bearer wrong"}),
+        ):
+            readable = listed(answer, "access-control-expose-headers") | SAFELISTED
+            assert {name.lower() for name in answer.headers} - readable <= NOT_OURS, answer
+
+
+def listed(answer: httpx.Response, header: str) -> set[str]:
+    return {name.strip().lower() for name in answer.headers[header].split(",")}
+
+
+#: What a page may always read, and what servers and browsers tell each other.
+SAFELISTED = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified"}
+NOT_OURS = {"access-control-allow-origin", "access-control-expose-headers", "connection", "date", "server", "vary"}
+
+
 def test_too_much_is_cut_off_while_it_comes() -> None:
     with served(quick_studio, replace(Rules(), max_body_bytes=10_000)) as web, httpx.Client(base_url=web.url) as http:
         known = http.post("/v1/sessions", content=b"x" * 20_000)
