@@ -27,6 +27,10 @@ _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'"
 )
 
+#: Headers of the API that browsers do not let a page of another origin send, or read, by themselves.
+_SENT = {"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Range"}
+_ANSWERED = {"Accept-Ranges", "Allow", "Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After"}
+
 
 def build(
     service: Service,
@@ -63,24 +67,8 @@ def build(
             gated,
             allow_origins=sorted(rules.origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "Idempotency-Key",
-                "If-None-Match",
-                "Last-Event-ID",
-                "Range",
-            ],  # fmt: skip
-            expose_headers=[
-                "Accept-Ranges",
-                "Allow",
-                "Content-Disposition",
-                "Content-Range",
-                "ETag",
-                "Location",
-                "Retry-After",
-                "WWW-Authenticate",
-            ],  # fmt: skip
+            allow_headers=sorted(_SENT),
+            expose_headers=sorted(_ANSWERED),
         )
     return gated
 
@@ -113,6 +101,10 @@ def _page(starts: Path | None) -> APIRouter:
     @router.get("/")
     async def page() -> FileResponse:
         return FileResponse(_PAGE / "index.html", headers={"Content-Security-Policy": _POLICY})
+
+    @router.get("/docs")
+    async def docs() -> FileResponse:
+        return FileResponse(_PAGE / "docs.html", headers={"Content-Security-Policy": _POLICY})
 
     @router.get("/page/starts.json")
     async def listed() -> list[dict[str, str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from fractions import Fraction
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +165,49 @@ def test_health_metrics_description_and_page(http: httpx.Client) -> None:
     assert {"/v1/sessions", "/v1/sessions/{session_id}/controls", "/v1/videos/{video_id}/content"} <= set(
         described["paths"]
     )
-    page = http.get("/")
-    assert "default-src 'self'" in page.headers["content-security-policy"]
-    for file in ("page.css", "main.js", "api.js", "player.js", "strip.js"):
-        assert http.get(f"/page/{file}").status_code == 200
     assert http.get("/nowhere").json()["error"]["type"] == "not_found"
+
+
+class Tags(HTMLParser):
+    """Gathers what a page loads, and every piece of script or style in it that its policy forbids."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.inline: list[str] = []
+        self._within = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self._within = tag
+        given = dict(attributes)
+        self.inline += [name for name in given if name == "style" or name.startswith("on")]
+        self.loads += [given[name] or "" for name in ("src", "href") if name in given and tag != "a"]
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within in ("script", "style") and data.strip():
+            self.inline.append(data)
+
+
+@pytest.mark.parametrize(("path", "script"), [("/", "main.js"), ("/docs", "docs.js")])
+def test_a_page_loads_its_own_files_and_nothing_else(http: httpx.Client, path: str, script: str) -> None:
+    page = http.get(path)
+    assert page.status_code == 200, page.text
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self';")
+    assert "unsafe" not in policy
+    tags = Tags(page.text)
+    assert tags.inline == []
+    assert f"/page/{script}" in tags.loads
+    loads = [address for address in tags.loads if not address.startswith("data:")]
+    while loads:
+        file = http.get(loads.pop())
+        assert file.status_code == 200, file.url
+        assert not re.search(r"https?://(?!www\.w3\.org/)|innerHTML|\beval\(|@import", file.text), file.url
+        loads += [f"/page/{name}" for name in re.findall(r'from "\./(\w+\.js)"', file.text)]
 
 
 def test_videos_in_the_fields_shape(http: httpx.Client) -> None:

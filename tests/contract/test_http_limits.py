@@ -187,7 +187,15 @@ def listed(answer: httpx.Response, header: str) -> set[str]:
 
 #: What a page may always read, and what servers and browsers tell each other.
 SAFELISTED = {"cache-control", "content-language", "content-length", "content-type", "expires", "last-modified"}
-NOT_OURS = {"access-control-allow-origin", "access-control-expose-headers", "connection", "date", "server", "vary"}
+NOT_OURS = {
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "connection",
+    "date",
+    "server",
+    "vary",
+    "www-authenticate",
+}
 
 
 def test_too_much_is_cut_off_while_it_comes() -> None:
