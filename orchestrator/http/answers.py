@@ -132,9 +132,8 @@ def of_error(error: FramelaneError) -> JSONResponse:
 class Cut(HTTPException):
     """What is raised while a body comes: the framework would take any other error for a body that it cannot read."""
 
-    def __init__(self, error: FramelaneError) -> None:
-        answer = of_error(error)
-        super().__init__(answer.status_code, error.message)
+    def __init__(self, answer: JSONResponse) -> None:
+        super().__init__(answer.status_code)
         self.answer = answer
 
 

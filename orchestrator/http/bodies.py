@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -15,8 +16,9 @@ from starlette.requests import Request
 
 from orchestrator.live.port import Refused, Upload
 
-_STARTS: tuple[Literal["image", "video"], ...] = ("image", "video")
 _MAX_FIELDS = 40
+#: Letters of base64 that are decoded at once: whole groups of four.
+_PIECE = 1 << 20
 
 #: One control as callers write it; see ``orchestrator.manifest.actions`` for the shorthand.
 Actions = str | list[dict[str, Any]]
@@ -79,15 +81,20 @@ async def asked(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return await _form(request, files)
+    return await asyncio.to_thread(_json, await request.body(), files)
+
+
+def _json(body: bytes, files: Mapping[str, Literal["image", "video"]]) -> tuple[dict[str, Any], Upload | None]:
+    """Large ones take long: not on the event loop."""
     try:
-        cells = json.loads(await request.body())
+        cells = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refused(f"the body is not JSON: {error}", field="body", remedy="send JSON or a form") from error
     if not isinstance(cells, dict):
         raise Refused("the body is not an object", field="body", remedy='send {"prompt": …}')
     upload = None
     for name, what in files.items():
-        if isinstance(value := cells.get(name), str) and value.startswith("data:"):
+        if upload is None and isinstance(value := cells.get(name), str) and value.startswith("data:"):
             upload = Upload(what, _inline(value, name))
             del cells[name]
     return cells, upload
@@ -115,6 +122,7 @@ def _inline(value: str, field: str) -> bytes:
     if not comma or not head.endswith(";base64"):
         raise Refused("not a base64 data URI", field=field, remedy="send data:image/png;base64,…")
     try:
-        return base64.b64decode(data, validate=True)
+        # piece by piece: no other thread runs while one is decoded
+        return b"".join(base64.b64decode(data[at : at + _PIECE], validate=True) for at in range(0, len(data), _PIECE))
     except (binascii.Error, ValueError) as error:
         raise Refused(f"not base64: {error}", field=field, remedy="encode the file again") from error

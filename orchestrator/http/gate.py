@@ -2,19 +2,21 @@
 
 Invariants: a page of another origin reaches nothing unless that origin was named (browsers send ``Origin`` with every
 WebSocket and every changing request, so no cookie or open port on this machine can be misused); a body that is too
-long is cut off while it comes; where tokens are in force nothing but health, the page and its API description is open.
+long is cut off while it comes, and so is one that would be too much beside those under way; where tokens are in force
+nothing but health, the page and its API description is open.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
@@ -35,6 +37,10 @@ _OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/docs")
 _PAGE = "/page/"
 #: Where sessions begin, and whether they are played.
 _BEGINS = {"/v1/sessions": True, "/v1/videos": False}
+#: A body of any other request: a camera path's rows at most, as on a WebSocket.
+_MAX_OTHER_BYTES = 4 << 20
+#: Seconds after which other bodies will have come and gone.
+_RETRY_S = 1.0
 
 
 def digest(token: str) -> str:
@@ -48,12 +54,14 @@ class Rules:
 
     ``origins``: of pages elsewhere that may use it. ``max_socket_bytes``: media that one WebSocket brings, where who
     reads slowly is not held back, but buffered for; who has read that much comes again with a cursor.
+    ``max_body_bytes`` is a body's length where sessions begin, ``max_bodies_bytes`` that of all requests at once.
     """
 
     tokens: Mapping[str, str] | None = None
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     max_body_bytes: int = bounds.MAX_IMAGE_BYTES + (1 << 20)
+    max_bodies_bytes: int = 512 << 20
     max_socket_bytes: int | None = None
     _open: frozenset[str] = field(default=frozenset(_OPEN))
 
@@ -68,6 +76,10 @@ class Rules:
 
     def is_open(self, path: str) -> bool:
         return path in self._open or path.startswith(_PAGE)
+
+    def longest(self, path: str) -> int:
+        """Bytes that a body may have."""
+        return self.max_body_bytes if path in _BEGINS else min(_MAX_OTHER_BYTES, self.max_body_bytes)
 
     def from_elsewhere(self, headers: Headers) -> bool:
         """A page of an origin that was not named asks."""
@@ -101,6 +113,7 @@ class Gate:
         self._app = app
         self._rules = rules
         self._service = service
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -112,7 +125,8 @@ class Gate:
             await refusal(scope, receive, send)
             return
         if scope["type"] == "http":
-            await self._app(scope, self._counted(scope, receive, headers), send)
+            with self._counted(scope, receive, headers) as counted:
+                await self._app(scope, counted, send)
         else:
             await self._app(scope, receive, self._bounded(send))
 
@@ -125,8 +139,8 @@ class Gate:
             remedy = "let the operator name the page's origin (--origin)"
             return problem(403, "forbidden", "a page of another origin asks", remedy=remedy)
         length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > rules.max_body_bytes:
-            return _too_long(rules.max_body_bytes)
+        if length.isdigit() and int(length) > (most := rules.longest(scope["path"])):
+            return _too_long(most)
         tenant = rules.tenant(headers)
         if tenant is None and not rules.is_open(scope["path"]):
             answer = problem(401, "unauthorized", "there is no token, or it is not known", remedy="send Bearer TOKEN")
@@ -141,9 +155,14 @@ class Gate:
                 return of_error(error)
         return None
 
-    def _counted(self, scope: Scope, receive: Receive, headers: Headers) -> Receive:
-        """A body counts when it is read: all that was announced at once, else piece by piece."""
-        most, come = self._rules.max_body_bytes, 0
+    @contextmanager
+    def _counted(self, scope: Scope, receive: Receive, headers: Headers) -> Iterator[Receive]:
+        """A ``receive`` that cuts a body off where it, or all bodies of requests under way, are too long.
+
+        What comes is held until the request ends, and charged when it is read: all that was announced at once, else
+        piece by piece.
+        """
+        most, come = self._rules.longest(scope["path"]), 0
         length = headers.get("content-length", "")
         announced = due = int(length) if length.isdigit() else 0
 
@@ -153,14 +172,20 @@ class Gate:
             due = 0
             message = await receive()
             size = len(message.get("body", b""))
+            if come + size > most:
+                raise Cut(_too_long(most))
+            if size and self._held + size > self._rules.max_bodies_bytes:
+                raise Cut(of_error(Overloaded("too much is sent at once", field="body", retry_after=_RETRY_S)))
             come += size
-            if come > most:
-                raise HTTPException(413, f"the body is longer than {most} bytes")
+            self._held += size
             if not announced:
                 self._charge(scope["tenant"], size)
             return message
 
-        return counted
+        try:
+            yield counted
+        finally:
+            self._held -= come
 
     def _bounded(self, send: Send) -> Send:
         """A socket's ``send`` that ends it when it has brought what one may."""
@@ -181,8 +206,8 @@ class Gate:
         try:
             self._service.charge(tenant, size)
         except OverQuota as error:
-            raise Cut(error) from error
+            raise Cut(of_error(error)) from error
 
 
-def _too_long(most: int) -> ASGIApp:
+def _too_long(most: int) -> JSONResponse:
     return problem(413, "too_large", f"the body is longer than {most} bytes", remedy="send a smaller file")
