@@ -80,7 +80,7 @@ class Place:
                 field="tokens",
                 remedy="give --tokens FILE with TENANT TOKEN lines",
             )
-        hosts = frozenset(_LOOPBACK) if local and self.tokens is None else frozenset[str]()
+        hosts = frozenset({*_LOOPBACK, self.host}) if local and self.tokens is None else frozenset[str]()
         return Rules(_tokens(self.tokens) if self.tokens else None, hosts, frozenset(self.origins))
 
 

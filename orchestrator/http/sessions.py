@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 from orchestrator.http import downloads, streams
 from orchestrator.http.answers import FILE, answers
 from orchestrator.http.bodies import ControlsRequest, Key, SessionRequest, asked, description
-from orchestrator.live.port import Service
+from orchestrator.live.port import SETTLED, Service
 
 _MP4 = {"description": "fragmented MP4", "content": {"video/mp4": {}}}
 _SSE = {"description": "server-sent events", "content": {"text/event-stream": {}}}
@@ -86,12 +86,16 @@ def _watching(router: APIRouter, service: Service) -> None:
         "/{session_id}/events",
         summary="Its events as they come; Last-Event-ID works too",
         response_class=Response,
-        responses={200: _SSE, **answers(404, 422, 503)},
+        responses={200: _SSE, 204: {"description": "it is over, and all was told"}, **answers(404, 422, 503)},
     )
-    async def events(request: Request, session_id: str, after: Cursor = None) -> StreamingResponse:
-        await service.describe(session_id, tenant(request))
+    async def events(request: Request, session_id: str, after: Cursor = None) -> Response:
+        session = await service.describe(session_id, tenant(request))
         last = request.headers.get("last-event-id", "")
         cursor = int(last) if after is None and last.isascii() and last.isdigit() and len(last) < 17 else after
+        if session["status"] in SETTLED and cursor is not None:
+            news = await service.news(session_id, tenant(request), cursor)
+            if not news.events:
+                return Response(status_code=204)  # which a browser takes for the end, and asks no more
         told = streams.server_sent(service, session_id, tenant(request), cursor)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(told, headers=headers, media_type="text/event-stream")

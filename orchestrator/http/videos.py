@@ -27,7 +27,6 @@ _STATUS = {
 }
 _DEFAULT_SECONDS = 4.0
 _MAX_SECONDS = 3600.0
-_FRAMES, _FPS = 33, 25
 
 
 class VideoRequest(BaseModel):
@@ -57,7 +56,7 @@ def routes(service: Service) -> APIRouter:
         if upload is None:
             remedy = "upload an image as input_reference"
             raise Refused("a video starts from an image", field="input_reference", remedy=remedy)
-        return _video(await service.create(_cells(given), tenant(request), upload, played=False, key=key))
+        return _video(await service.create(_cells(given, service), tenant(request), upload, played=False, key=key))
 
     @router.get("", summary="Videos in the order of their creation", responses=answers(422, 503))
     async def listing(
@@ -94,7 +93,7 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _cells(given: dict[str, Any]) -> dict[str, Any]:
+def _cells(given: dict[str, Any], service: Service) -> dict[str, Any]:
     """A session's fields."""
     cells = {key: value for key, value in given.items() if value is not None}
     size, seconds, model = cells.pop("size", None), cells.pop("seconds", None), cells.pop("model", None)
@@ -106,17 +105,17 @@ def _cells(given: dict[str, Any]) -> dict[str, Any]:
     if model is not None:
         cells["preset"] = model
     if "actions" not in cells:
-        cells["actions"] = f"w*{_chunks(seconds)}"
+        cells["actions"] = f"w*{_chunks(seconds, service.chunk_seconds(str(model or '')))}"
     return cells
 
 
-def _chunks(seconds: Any) -> int:
-    """As many as come nearest to ``seconds``."""
+def _chunks(seconds: Any, each: float | None) -> int:
+    """As many chunks of ``each`` seconds as come nearest to ``seconds``; one of a preset that will be refused."""
     length = _DEFAULT_SECONDS if seconds is None else as_number(seconds)
     if length is None or not 0 < length <= _MAX_SECONDS:
         remedy = f"give a number up to {_MAX_SECONDS:g}"
         raise Refused(f"{shown(seconds)} are not seconds", field="seconds", remedy=remedy)
-    return max(1, round(length * _FPS / _FRAMES))
+    return max(1, round(length / each)) if each else 1
 
 
 def _video(session: dict[str, Any]) -> dict[str, Any]:

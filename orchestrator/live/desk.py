@@ -38,6 +38,7 @@ class Desk:
     ) -> None:
         """``options``: those of stores, whose access rules bound what URIs may name."""
         self._presets = presets
+        self._default = default
         self._store = store
         self._sources = _Doors(store, options)
         self._reader = RowReader(presets, default, self._sources)
@@ -91,6 +92,11 @@ class Desk:
             kind: {"default": limits.default_for(action), "most": limits.most_for(action)}
             for kind, action in (("move", "w"), ("turn", "left_rot"))
         }
+
+    def chunk_seconds(self, preset: str) -> float | None:
+        """How long a chunk of ``preset`` plays (empty: of the default one); None where it is not served."""
+        found = self._presets.get(preset or self._default)
+        return found.video.chunk_frames / found.video.fps if found else None
 
     def _with_poses(self, actions: Any) -> Any:
         """``actions`` with camera paths that are given as text, rows and all, kept as files of their own."""

@@ -136,6 +136,10 @@ class Service(Protocol):
         """
         ...
 
+    def chunk_seconds(self, preset: str) -> float | None:
+        """How long a chunk of ``preset`` plays (empty: of the default one); None where it is not served."""
+        ...
+
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]: ...
     async def listing(
         self, tenant: str, after: str, limit: int, *, played: bool | None = None, newest_first: bool = False

@@ -122,6 +122,9 @@ class LocalService:
                     return live.describe()
         return None
 
+    def chunk_seconds(self, preset: str) -> float | None:
+        return self._desk.chunk_seconds(preset)
+
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]:
         live = await self._find(session_id, tenant)
         return {**live.describe(), "speeds": self._desk.speeds(live.spec.preset)}
@@ -319,6 +322,7 @@ class LocalService:
         if asked - live.shown > self._limits.max_ahead:
             raise Overloaded(
                 f"{len(live.controls) - live.shown} controls wait to be carried out",
+                field="actions",
                 retry_after=live.spec.chunk_frames / live.spec.fps,
             )
 

@@ -16,10 +16,11 @@ import pytest
 from websockets.sync.client import connect
 
 from gamecraft_core.media.fragment import probe
+from jobs.config import resolve
 from jobs.play import main as play
 from orchestrator.http.client import Client
-from tests.fakes.studio import picture
-from tests.fakes.web import Web, begun, finished
+from tests.fakes.studio import SMALL, picture
+from tests.fakes.web import Web, begun, finished, quick_studio, served
 
 
 def test_a_session_over_the_websocket(client: Client, http: httpx.Client) -> None:
@@ -102,6 +103,8 @@ def test_events_as_server_sent_events_from_any_place(http: httpx.Client, client:
     middle = events[len(events) // 2]["seq"]
     assert read(params={"after": middle}) == [event for event in events if event["seq"] > middle]
     assert read(headers={"Last-Event-ID": str(middle)}) == read(params={"after": middle})
+    over = http.get(f"/v1/sessions/{name}/events", headers={"Last-Event-ID": str(events[-1]["seq"])})
+    assert (over.status_code, over.content) == (204, b""), "a browser would come again for ever"
 
 
 def test_a_video_can_be_read_in_ranges(http: httpx.Client, client: Client) -> None:
@@ -232,6 +235,15 @@ def test_videos_in_the_fields_shape(http: httpx.Client) -> None:
         refused = http.post("/v1/videos", data={"prompt": "x", **wrong}, files={"input_reference": picture()})
         assert (refused.status_code, refused.json()["error"]["field"]) == (422, field)
     assert http.post("/v1/videos", json={"prompt": "x"}).json()["error"]["field"] == "input_reference"
+
+
+def test_a_videos_seconds_are_the_presets() -> None:
+    fast = resolve("tiny-gamecraft", sets=(*SMALL, "video.fps=50")).preset
+    with served(lambda: quick_studio(served=fast)) as web:
+        for model in ({}, {"model": "tiny-gamecraft"}):
+            fields = {"prompt": "x", "seconds": "2.64", **model}
+            answer = httpx.post(f"{web.url}/v1/videos", data=fields, files={"input_reference": picture()})
+            assert answer.json()["seconds"] == "2.64", "four chunks of 0.66 s"
 
 
 def test_jobs_play_walks_and_keeps_the_video(web: Web, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,6 +106,12 @@ def test_overload_is_answered_with_the_place_and_when_to_come_again() -> None:
         assert len(stored) == 2, "who is refused leaves nothing"
 
 
+def test_controls_too_far_ahead_are_refused_by_their_field(http: httpx.Client) -> None:
+    name = begun(http)["id"]
+    refused = http.post(f"/v1/sessions/{name}/controls", json={"actions": f"w*{ServiceLimits().max_ahead + 1}"})
+    assert (refused.status_code, refused.json()["error"]["field"]) == (429, "actions")
+
+
 def test_a_repeated_request_gets_its_session_where_there_is_no_room() -> None:
     def make() -> Studio:
         return quick_studio(limits=Limits(max_sessions=1, max_queued=0))

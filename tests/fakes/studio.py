@@ -171,6 +171,7 @@ class Studio:
         stages: Sequence[str] = ("text", "encode", "denoise", "decode", "write"),
         pictures: Pictures = flat_frames,
         fetch: Fetch | None = None,
+        served: Preset | None = None,
     ) -> None:
         self.store = store
         self.limits = limits or Limits()
@@ -182,7 +183,7 @@ class Studio:
             lane.store, lane.aside, lane.pictures = store, aside, pictures
             self.lanes.append(lane)
         self.registry = Registry(self.service_limits, fetch or _bytes, self.now)
-        desk = Desk({"tiny-gamecraft": preset()}, "tiny-gamecraft", store, None)
+        desk = Desk({"tiny-gamecraft": served or preset()}, "tiny-gamecraft", store, None)
         self.service = LocalService(
             self.registry,
             desk,

@@ -20,7 +20,7 @@ from orchestrator.http.gate import ANYBODY, Rules, digest
 def test_on_this_machine_nobody_needs_a_token_and_only_its_names_are_answered_to(host: str) -> None:
     rules = Place(host, 0).rules()
     assert rules.tokens is None
-    assert "localhost" in rules.hosts
+    assert rules.hosts == {"127.0.0.1", "::1", "localhost", host}
     assert rules.tenant(Headers({})) == ANYBODY
 
 
