@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,12 +17,14 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.media.fragment import probe
 from jobs.config import resolve
 from jobs.play import main as play
 from orchestrator.http.client import Client
-from tests.fakes.studio import SMALL, picture
-from tests.fakes.web import Web, begun, finished, quick_studio, served
+from orchestrator.limits import Limits
+from tests.fakes.studio import SMALL, Studio, picture
+from tests.fakes.web import Web, begun, finished, quick, quick_studio, served
 
 
 def test_a_session_over_the_websocket(client: Client, http: httpx.Client) -> None:
@@ -105,6 +109,53 @@ def test_events_as_server_sent_events_from_any_place(http: httpx.Client, client:
     assert read(headers={"Last-Event-ID": str(middle)}) == read(params={"after": middle})
     over = http.get(f"/v1/sessions/{name}/events", headers={"Last-Event-ID": str(events[-1]["seq"])})
     assert (over.status_code, over.content) == (204, b""), "a browser would come again for ever"
+
+
+def test_both_streams_tell_the_same(web: Web, http: httpx.Client, client: Client) -> None:
+    name = begun(http)["id"]
+    with listening_twice(web.url, name) as (socket, sent):
+        assert next(socket)["type"] == next(sent)["type"] == "state"
+        client.control(name, "w d")
+        client.finish(name)
+        told = [[event for event in stream if event["type"] in LASTING] for stream in (sent, socket)]
+    assert told[0] == told[1]
+    assert {event["type"] for event in told[0]} == LASTING
+
+
+def test_both_streams_tell_who_waits_that_it_moved_up() -> None:
+    def stuck(order: Order) -> float:
+        return 1e6 if isinstance(order, DenoiseOrder) else quick(order)
+
+    def make() -> Studio:
+        made = quick_studio(limits=Limits(max_sessions=1, max_queued=2, grace_seconds=0.0))
+        for lane in made.lanes:
+            lane.behaviour = stuck
+        return made
+
+    with served(make) as web, Client(web.url) as client:
+        first, second, third = (client.create("x", image=picture(), actions="w") for _ in range(3))
+        assert [each["position"] for each in (first, second, third)] == [None, 1, 2]
+        with listening_twice(web.url, third["id"]) as streams:
+            assert [next(stream)["session"]["position"] for stream in streams] == [2, 2]
+            client.cancel(second["id"])
+            assert [(event["type"], event["position"]) for event in map(next, streams)] == [("queued", 1)] * 2
+
+
+#: Events that no later one takes the place of.
+LASTING = {"denoised", "decoded", "stored", "committed"}
+
+
+@contextmanager
+def listening_twice(url: str, name: str) -> Iterator[tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]]:
+    """The session's events as they come over the WebSocket, and as server-sent events."""
+    session = f"{url}/v1/sessions/{name}"
+    with (
+        connect(f"ws{session.removeprefix('http')}/stream") as socket,
+        httpx.stream("GET", f"{session}/events") as sent,
+    ):
+        texts = (json.loads(message) for message in socket if isinstance(message, str))
+        lines = (json.loads(line[6:]) for line in sent.iter_lines() if line.startswith("data: "))
+        yield (told for told in texts if "seq" in told), lines
 
 
 def test_a_video_can_be_read_in_ranges(http: httpx.Client, client: Client) -> None:

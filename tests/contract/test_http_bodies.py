@@ -40,12 +40,16 @@ def test_bodies_under_way_have_a_bound_together() -> None:
         assert refused.wait(30)
         yield b"x" * 300
 
+    def charged(tenant: str, size: int) -> None:
+        if size:
+            read.set()
+
     with (
         served(quick_studio, replace(Rules(), max_bodies_bytes=1000)) as web,
         httpx.Client(base_url=web.url) as http,
         ThreadPoolExecutor(1) as aside,
     ):
-        web.studio.service.charge = lambda tenant, size: size and read.set()  # type: ignore[assignment]
+        web.studio.service.charge = charged
         slow = aside.submit(httpx.post, f"{web.url}/v1/sessions", content=pieces())
         assert read.wait(30)
         answer = http.post("/v1/sessions", content=b"x" * 600)
