@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from functools import lru_cache
 from typing import Any
 
 from gamecraft_core.base.errors import Poisoned
@@ -29,7 +29,8 @@ class Archive:
     def __init__(self, store: Store, journal: Journal) -> None:
         self._store = store
         self._journal = journal
-        self._films: OrderedDict[str, Film] = OrderedDict()
+        #: The committed video of a session.
+        self.film = lru_cache(_KEPT)(self._film)
 
     def unsettled(self) -> list[tuple[Promise, tuple[str, ...]]]:
         """Every session that was promised and has no end yet, with the keys of its durable chunks."""
@@ -70,22 +71,8 @@ class Archive:
         del row["video"]
         return row
 
-    def film(self, session_id: str) -> Film:
-        """The committed video."""
-        film = self._films.pop(session_id, None)
-        if film is None:
-            from gamecraft_core.dataset.rows import read_table
-
-            row = self._store.get(layout.commit_key(session_id))
-            film = Film(self._store, read_table(row, ["video_path"]).to_pylist()[0]["video_path"])
-        self._films[session_id] = film
-        while len(self._films) > _KEPT:
-            self._films.popitem(last=False)
-        return film
-
     def remove(self, tenant: str, session_id: str) -> None:
         """Take away the session's record, chunks and promises. Its video may be another's, too: see ``jobs.doctor``."""
-        self._films.pop(session_id, None)
         self.clear(session_id)
         for key in (layout.failure_key(session_id), layout.commit_key(session_id)):
             self._store.delete(key)
@@ -95,6 +82,12 @@ class Archive:
         """Remove the chunks that were staged."""
         for key in list(self._store.list(layout.staging_folder(session_id))):
             self._store.delete(key)
+
+    def _film(self, session_id: str) -> Film:
+        from gamecraft_core.dataset.rows import read_table
+
+        row = self._store.get(layout.commit_key(session_id))
+        return Film(self._store, read_table(row, ["video_path"]).to_pylist()[0]["video_path"])
 
     def _failure(self, session_id: str) -> dict[str, Any] | None:
         from gamecraft_core.dataset.rows import read_failure

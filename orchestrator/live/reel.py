@@ -55,14 +55,17 @@ def staged_fragment(store: Store, key: str) -> bytes:
 
 
 class Film:
-    """A committed video, read piece by piece: where its segments lie is found out as far as it is asked for."""
+    """A committed video, read piece by piece: where its segments lie is found out as far as it is asked for.
+
+    Safe to share between threads: those that look for the same segment at once find the same.
+    """
 
     def __init__(self, store: Store, key: str) -> None:
         self._store = store
         self._key = key
         found = store.stat(key)
         self.size, self.version = found.size, found.version
-        self._starts: list[int] = []
+        self._starts: dict[int, int] = {}
 
     def read(self, start: int, end: int) -> bytes:
         return self._store.get_range(self._key, start, end, self.version)
@@ -76,9 +79,9 @@ class Film:
     def _start(self, index: int) -> int:
         """Where chunk ``index`` begins; that of the one after the last is the size."""
         if not self._starts:
-            self._starts.append(_first_segment(self.read(0, min(self.size, _HEAD_BYTES))))
-        while len(self._starts) <= index:
-            self._starts.append(self._end(self._starts[-1]))
+            self._starts[0] = _first_segment(self.read(0, min(self.size, _HEAD_BYTES)))
+        while (number := len(self._starts)) <= index:
+            self._starts[number] = self._end(self._starts[number - 1])
         return self._starts[index]
 
     def _end(self, start: int) -> int:
