@@ -214,12 +214,13 @@ class LocalService:
         return News([event.describe() for event in events], cursor, live.shown, feed.closed and cursor >= feed.seq)
 
     async def init(self, session_id: str, tenant: str) -> Init:
-        live = await self._find(session_id, tenant)
-        if not live.init:
-            if not live.shown:
+        while True:
+            live = await self._find(session_id, tenant)
+            if not (live.init or live.shown):
                 raise Conflict("there is nothing to see yet", remedy="wait for its first chunk")
-            live.init = await self._aside(self._read_init, live)
-        return Init(live.init, codec_of(live.init))
+            async with self._elsewhere(live):
+                live.init = live.init or await self._aside(self._read_init, live)
+                return Init(live.init, codec_of(live.init))
 
     async def segment(self, session_id: str, tenant: str, index: int) -> bytes:
         while True:
@@ -228,15 +229,10 @@ class LocalService:
                 raise Conflict(f"chunk {index} is not there", remedy=f"there are {live.shown} chunks by now")
             if (segment := self._registry.reel.find(session_id, index)) is not None:
                 return segment
-            cursor = live.feed.seq
-            try:
+            async with self._elsewhere(live):
                 segment = await self._aside(self._read_segment, live, index)
                 self._registry.reel.keep(session_id, index, segment)
                 return segment
-            except FileNotFoundError:
-                if live.feed.closed:
-                    raise Conflict(f"chunk {index} is gone", remedy="the session was called off") from None
-                await live.feed.beyond(cursor)  # it is being stored, or joined with the others
 
     async def video(self, session_id: str, tenant: str) -> tuple[int, str]:
         film = await self._film(session_id, tenant)
@@ -269,6 +265,22 @@ class LocalService:
                 yield
             finally:
                 self._registry.may_leave(live)
+
+    @asynccontextmanager
+    async def _elsewhere(self, live: Live) -> AsyncIterator[None]:
+        """What is not found where it was is being stored, or joined with the rest: ends when it is worth another look.
+
+        Raises where it never will be.
+        """
+        status, cursor = live.status, live.feed.seq
+        try:
+            yield
+        except FileNotFoundError:
+            if not live.feed.closed:
+                await live.feed.beyond(cursor)
+            elif live.status == status:
+                self._check_ready()
+                raise Conflict("what it showed is gone", remedy="the session was called off") from None
 
     async def _call_off(self, live: Live) -> None:
         """Cancel ``live`` for good, and remove what it has made."""

@@ -85,6 +85,10 @@ def test_every_piece_comes_from_the_store_when_memory_has_none(store: Store) -> 
         init = await studio.service.init(name, ME)
         second = await studio.service.segment(name, ME, 1)
         assert init.data + first + second == await film(studio, name)
+        await asyncio.sleep(2 * studio.service_limits.linger_seconds)
+        assert studio.registry.find(name) is None
+        assert (await studio.service.init(name, ME)).data == init.data
+        assert await studio.service.segment(name, ME, 1) == second
 
     run(Studio(store, service=ServiceLimits(media_bytes=0)), play)
 

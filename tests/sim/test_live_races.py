@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from gamecraft_core.base.store import Store, open_store
+from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import encode_fragment, join
-from orchestrator.live.reel import Film, split
+from orchestrator.live.limits import ServiceLimits
+from orchestrator.live.port import NotReady
+from orchestrator.live.reel import Film, split, staged_fragment
+from tests.fakes.callers import ME, begin, film, run, until
 from tests.fakes.recordings import flat_frames
+from tests.fakes.studio import Studio
 
 PATIENCE_S = 60.0
 
@@ -19,6 +27,20 @@ PATIENCE_S = 60.0
 @pytest.fixture
 def store() -> Store:
     return open_store(f"memory://{uuid4().hex}")
+
+
+class Aside:
+    """Carries calls out at once, but those that are called ``name``: before them ``first`` happens, the first time."""
+
+    def __init__(self, name: str, first: Callable[..., Awaitable[None]]) -> None:
+        self.name = name
+        self.first: Callable[..., Awaitable[None]] | None = first
+
+    async def __call__(self, call: Callable[..., Any], /, *arguments: Any) -> Any:
+        if call.__name__ == self.name and self.first is not None:
+            first, self.first = self.first, None
+            await first(*arguments)
+        return call(*arguments)
 
 
 @pytest.mark.parametrize(("nth", "other"), [(1, 0), (2, 0), (3, 1)])
@@ -30,7 +52,7 @@ def test_two_who_look_for_the_segments_of_one_video_find_the_same(
         encode_fragment(flat_frames([index] * 3), index=index, start_frame=3 * index, fps=25).data for index in range(3)
     ]
     store.put("video", join(pieces))
-    film = Film(store, "video")
+    video = Film(store, "video")
     begun, over = Event(), Event()
     reads, real = iter(range(1, 100)), store.get_range
 
@@ -42,12 +64,50 @@ def test_two_who_look_for_the_segments_of_one_video_find_the_same(
 
     monkeypatch.setattr(store, "get_range", slow)
     with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(film.segment, 2)
+        first = threads.submit(video.segment, 2)
         assert begun.wait(PATIENCE_S)
-        second = threads.submit(film.segment, other)
+        second = threads.submit(video.segment, other)
         found = second.result(PATIENCE_S)
         over.set()
         found_first = first.result(PATIENCE_S)
     segments = [split(piece)[1] for piece in pieces]
     assert (found, found_first) == (segments[other], segments[2])
-    assert [film.segment(index) for index in range(3)] == segments
+    assert [video.segment(index) for index in range(3)] == segments
+
+
+@pytest.mark.parametrize("piece", ["_read_segment", "_read_init"])
+def test_who_reads_a_chunk_while_it_is_committed_finds_it_in_the_video(store: Store, piece: str) -> None:
+    key = ""
+
+    async def committed(live: Any, index: int = 0) -> None:
+        await studio.service.finish(live.session_id, ME)
+        await until(studio, live.session_id, "committed")
+        staged_fragment(store, key)
+
+    async def play(studio: Studio) -> None:
+        nonlocal key
+        name = await begin(studio, "w d")
+        await until(studio, name, "stored")
+        (key,) = store.list(layout.staging_folder(name))
+        live = studio.registry.find(name)
+        assert live is not None
+        live.init = b""  # as after a restart
+        init = await studio.service.init(name, ME)
+        segment = await studio.service.segment(name, ME, 0)
+        assert (await film(studio, name)).startswith(init.data + segment)
+
+    studio = Studio(store, aside=Aside(piece, committed), service=ServiceLimits(media_bytes=0))
+    run(studio, play)
+
+
+def test_who_waits_for_a_chunk_when_the_service_drains_is_asked_to_come_again(store: Store) -> None:
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w")
+        await until(studio, name, "decoded")
+        reading = asyncio.create_task(studio.service.segment(name, ME, 0))
+        await asyncio.sleep(0.1)
+        studio.service.drain()
+        with pytest.raises(NotReady):
+            await reading
+
+    run(Studio(store, service=ServiceLimits(media_bytes=0)), play)
