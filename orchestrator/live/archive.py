@@ -44,7 +44,10 @@ class Archive:
         return found
 
     def find(self, tenant: str, session_id: str) -> Live:
-        """A settled session of ``tenant``; NoSuchSession for any other."""
+        """A settled session of ``tenant``; NoSuchSession for any other.
+
+        One that was committed, or failed, before it could be called off is not cancelled.
+        """
         try:
             promise = self._journal.read(tenant, session_id)
         except FileNotFoundError:
@@ -52,10 +55,13 @@ class Archive:
         live = restored(promise, (), 0.0)
         live.feed.close()
         live.closed = True
-        if promise.cancelled:
+        try:
+            failure = self._failure(session_id)
+        except FileNotFoundError:
+            if not promise.cancelled:
+                raise no_such(session_id) from None
             live.status = "cancelled"
             return live
-        failure = self._failure(session_id)
         live.status = "failed" if failure else "committed"
         if failure:
             live.error = Poisoned(failure["reason"], field=failure["field"], remedy=failure["remedy"])
@@ -90,12 +96,10 @@ class Archive:
         return Film(self._store, read_table(row, ["video_path"]).to_pylist()[0]["video_path"])
 
     def _failure(self, session_id: str) -> dict[str, Any] | None:
+        """What the session failed of, None where it is committed; FileNotFoundError where it is neither."""
         from gamecraft_core.dataset.rows import read_failure
 
-        try:
-            return read_failure(self._store.get(layout.commit_key(session_id)))
-        except FileNotFoundError:
-            raise no_such(session_id) from None
+        return read_failure(self._store.get(layout.commit_key(session_id)))
 
 
 def restored(promise: Promise, keys: tuple[str, ...], now: float) -> Live:

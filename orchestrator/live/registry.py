@@ -93,7 +93,7 @@ class Registry(Listener):
         live.controls += more
         if live.in_engine:
             self._running.extend(live.session_id, more)
-        else:
+        elif not live.settled:
             self._offer_or_park(live)
 
     def finish(self, live: Live) -> None:
@@ -106,7 +106,10 @@ class Registry(Listener):
             self._offer_or_park(live)
 
     def cancel(self, live: Live) -> None:
+        """Call ``live`` off, unless it has settled meanwhile."""
         self.stay(live)
+        if live.settled:
+            return
         if live.in_engine and self._parked.pop(live.session_id, None) is None:
             self._running.cancel(live.session_id)
         else:

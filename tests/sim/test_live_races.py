@@ -11,6 +11,9 @@ from uuid import uuid4
 
 import pytest
 
+from gamecraft_core.base.errors import Poisoned
+from gamecraft_core.base.messages import DecodeOrder, Order
+from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import encode_fragment, join
@@ -20,6 +23,7 @@ from orchestrator.live.reel import Film, split, staged_fragment
 from tests.fakes.callers import ME, begin, film, run, until
 from tests.fakes.recordings import flat_frames
 from tests.fakes.studio import Studio
+from tests.fakes.world import usual
 
 PATIENCE_S = 60.0
 
@@ -111,3 +115,37 @@ def test_who_waits_for_a_chunk_when_the_service_drains_is_asked_to_come_again(st
             await reading
 
     run(Studio(store, service=ServiceLimits(media_bytes=0)), play)
+
+
+def test_a_session_that_is_committed_before_it_is_called_off_stays_committed(store: Store) -> None:
+    async def committed(spec: SessionSpec) -> None:
+        await until(studio, spec.session_id, "committed")
+
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w d")
+        await studio.service.finish(name, ME)
+        told = [(await studio.service.cancel(name, ME))["status"]]
+        video = await film(studio, name)
+        await asyncio.sleep(2 * studio.service_limits.linger_seconds)
+        told.append((await studio.service.describe(name, ME))["status"])
+        assert told == ["committed", "committed"]
+        assert await film(studio, name) == video
+
+    studio = Studio(store, aside=Aside("cancel", committed))
+    run(studio, play)
+
+
+def test_a_session_that_fails_before_it_goes_on_does_not_go_on(store: Store) -> None:
+    async def failed(spec: SessionSpec, *promised: Any) -> None:
+        await until(studio, spec.session_id, "failed")
+
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w")
+        told = await studio.service.control(name, ME, "d", 1)
+        assert told["status"] == "failed"
+
+    def behaviour(order: Order) -> Any:
+        return Poisoned("every frame is grey") if isinstance(order, DecodeOrder) else usual(order)
+
+    studio = Studio(store, aside=Aside("extend", failed), behaviour=behaviour)
+    run(studio, play)
