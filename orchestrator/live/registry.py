@@ -185,6 +185,7 @@ class Registry(Listener):
                 live.decoding[receipt.index] = times
             case _ if "record" in receipt.facts:
                 live.staged[receipt.index] = str(receipt.facts["record"]["staged_key"])
+                self._ready(live, receipt.index)  # it is, even if its bytes never came here: the store has them
                 live.feed.tell("stored", now, chunk=receipt.index, **times)
                 self.may_leave(live)
             case _ if "chunks" in receipt.facts:
@@ -276,12 +277,17 @@ class Registry(Listener):
     async def _show(self, live: Live, index: int, fragment: Ref) -> None:
         try:
             init, segment = split(await self._fetch(fragment))
-        except Exception as error:  # the write lane meets the same, and the session goes back to what is durable
-            log.warning("chunk %d of %s cannot be shown: %r", index, live.session_id, error)
+        except Exception as error:  # the write lane has them, and stores the chunk; or the session goes back before it
+            log.warning("chunk %d of %s cannot be shown yet: %r", index, live.session_id, error)
             return
         live.init = init
         self.reel.keep(live.session_id, index, segment)
-        live.ready.add(index)
+        self._ready(live, index)
+
+    def _ready(self, live: Live, index: int) -> None:
+        """Players can have chunk ``index``, and with it those that waited for it."""
+        if index >= live.shown:
+            live.ready.add(index)
         while live.shown in live.ready:
             live.ready.discard(live.shown)
             times = live.decoding.pop(live.shown, {})

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from gamecraft_core.base.errors import Poisoned
-from gamecraft_core.base.messages import DecodeOrder, Order
+from gamecraft_core.base.messages import DecodeOrder, Fragment, Order
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
@@ -149,3 +149,27 @@ def test_a_session_that_fails_before_it_goes_on_does_not_go_on(store: Store) -> 
 
     studio = Studio(store, aside=Aside("extend", failed), behaviour=behaviour)
     run(studio, play)
+
+
+def test_a_chunk_whose_bytes_do_not_come_from_its_lane_comes_from_the_store(store: Store) -> None:
+    """The fetches of chunks 0 and 1 fail; that of 2 does not, and what is told stays in order."""
+
+    asked = iter(range(3))
+
+    async def fetch(fragment: Fragment) -> bytes:
+        if next(asked) < 2:
+            raise ConnectionError("the node does not answer")
+        return fragment.data
+
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w d a")
+        decoded = [event for event in await until(studio, name, "expiring") if event["type"] == "decoded"]
+        assert [event["chunk"] for event in decoded] == [0, 1, 2]
+        assert all(event["ended"] > event["started"] for event in decoded)
+        init = await studio.service.init(name, ME)
+        pieces = [await studio.service.segment(name, ME, index) for index in range(3)]
+        await studio.service.finish(name, ME)
+        await until(studio, name, "committed")
+        assert await film(studio, name) == b"".join([init.data, *pieces])
+
+    run(Studio(store, fetch=fetch), play)
