@@ -1,7 +1,8 @@
 """Requests become specs, through the same door as a manifest's rows, so that errors name the field and the remedy.
 
 What a caller sends along is stored under its content and read by the encode lane like any other input. What a caller
-names by URI is bounded by the service's own rules: local files only from folders that the operator named.
+names by URI is bounded by the service's own rules: local files only from folders that the operator named. Files are
+looked at once a request, and anew for the next: they change, or come to be, while the service runs.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ class Desk:
         self._presets = presets
         self._default = default
         self._store = store
-        self._sources = _Doors(store, options)
-        self._reader = RowReader(presets, default, self._sources)
+        self._options = options
 
     def spec(
         self,
@@ -65,7 +65,8 @@ class Desk:
         if FIELD in cells:
             cells[FIELD] = self._with_poses(cells[FIELD])
         row = {**cells, "session_id": session_id, "tenant": tenant, "priority": priority}
-        result = self._reader.read({FIELD: "w", **row} if waits else row, row=0)
+        reader = RowReader(self._presets, self._default, _Doors(self._store, self._options))
+        result = reader.read({FIELD: "w", **row} if waits else row, row=0)
         if isinstance(result, RowErrors):
             raise Refused.of([(error.field, error.reason, error.remedy) for error in result.errors])
         return replace(result, controls=() if waits else result.controls, open=played)
@@ -73,11 +74,11 @@ class Desk:
     def controls(self, actions: Any, spec: SessionSpec) -> tuple[Control, ...]:
         """More controls for ``spec``. Raises Refused."""
         fields = Fields({FIELD: self._with_poses(actions)})
-        frames = spec.chunk_frames
+        doors = _Doors(self._store, self._options)
         found = read_controls(
             fields,
             self._presets[spec.preset].control,
-            lambda path, place: self._sources.pose_rows(path, frames, place),
+            lambda path, place: doors.pose_rows(path, spec.chunk_frames, place),
         )
         if fields.problems:
             raise Refused.of([(each.field, each.reason, each.remedy) for each in fields.problems])

@@ -9,17 +9,24 @@ from uuid import uuid4
 
 import pytest
 
+from gamecraft_core.base.spec import Control
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
+from orchestrator.live.desk import Desk
 from orchestrator.live.port import NotReady, Refused, Upload
 from tests.fakes import virtual_time
 from tests.fakes.callers import ASKED, ME, begin, run, until
-from tests.fakes.studio import Studio, picture
+from tests.fakes.studio import Studio, picture, preset
 
 
 @pytest.fixture
 def store() -> Store:
     return open_store(f"memory://{uuid4().hex}")
+
+
+def pose_rows(focal: float) -> str:
+    """A camera that stands, for one chunk."""
+    return f"{' '.join(map(str, [0, focal, 0.9, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0.1]))}\n" * 33
 
 
 @pytest.mark.parametrize(
@@ -62,6 +69,27 @@ def test_only_what_was_sent_can_be_named_not_what_lies_near_it(tmp_path: Path) -
     run(Studio(kept), play)
 
 
+def test_what_is_named_is_looked_at_anew_for_every_request(store: Store) -> None:
+    """A file that was not there is found later, and a camera path that has changed is another one."""
+    presets = {"tiny-gamecraft": preset()}
+    desk = Desk(presets, "tiny-gamecraft", store, {"access": {"buckets": [store.root.removeprefix("memory://")]}})
+    cells = {**ASKED, "image": store.uri("here/start.png"), "actions": [{"poses": store.uri("here/path.txt")}]}
+
+    def paths() -> list[Control]:
+        spec = desk.spec(cells, "a", ME, "interactive", None, True)
+        return [*spec.controls, *desk.controls(cells["actions"], spec)]
+
+    with pytest.raises(Refused) as refused:
+        paths()
+    assert {name for name, _, _ in refused.value.problems} == {"image", "actions[0].poses"}
+    store.put("here/start.png", picture())
+    store.put("here/path.txt", pose_rows(0.5).encode())
+    first = paths()
+    store.put("here/path.txt", pose_rows(0.7).encode())
+    second = paths()
+    assert first[0] == first[1] != second[0] == second[1]
+
+
 def test_a_picture_that_is_none_is_refused_at_once(store: Store) -> None:
     async def play(studio: Studio) -> None:
         with pytest.raises(Refused) as refused:
@@ -72,11 +100,9 @@ def test_a_picture_that_is_none_is_refused_at_once(store: Store) -> None:
 
 
 def test_a_camera_path_can_be_sent_as_text(store: Store) -> None:
-    row = " ".join(map(str, [0, 0.5, 0.9, 0.5, 0.5, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0.1]))
-
     async def play(studio: Studio) -> None:
         name = await begin(studio)
-        await studio.service.control(name, ME, [{"poses": f"{row}\n" * 33}], 0)
+        await studio.service.control(name, ME, [{"poses": pose_rows(0.5)}], 0)
         await until(studio, name, "stored")
         await studio.kill()
         again = Studio(store)
