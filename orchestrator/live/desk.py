@@ -1,8 +1,8 @@
 """Requests become specs, through the same door as a manifest's rows, so that errors name the field and the remedy.
 
 What a caller sends along is stored under its content and read by the encode lane like any other input. What a caller
-names by URI is bounded by the service's own rules: local files only from folders that the operator named. Files are
-looked at once a request, and anew for the next: they change, or come to be, while the service runs.
+names by URI is bounded by the service's own rules: only what lies in folders and buckets that the operator named. Files
+are looked at once a request, and anew for the next: they change, or come to be, while the service runs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import Control, Priority, SessionSpec
-from gamecraft_core.base.store import Store
+from gamecraft_core.base.store import Store, scheme_of
 from gamecraft_core.dataset import layout
 from gamecraft_core.media import bounds
 from orchestrator.live.port import Refused, Upload
@@ -29,6 +28,8 @@ from orchestrator.manifest.sources import MAX_POSE_BYTES, PoseRows, Sources
 #: Columns that the service sets itself.
 _OURS = ("session_id", "tenant", "priority")
 ASKED = tuple(column for column in COLUMNS if column not in _OURS)
+
+_ELSE = "upload the file, or let the operator set store.access.{}"
 
 
 class Desk:
@@ -135,18 +136,15 @@ class _Doors(Sources):
     def __init__(self, store: Store, options: Mapping[str, Any] | None) -> None:
         super().__init__(store.root, options)
         self._sent = re.compile(re.escape(store.uri(layout.INPUTS)) + r"/[0-9a-f]{64}\.[a-z]+\Z")
-        self._local = bool(Access.of(options).roots)
 
     def locate(self, path: str, field: str) -> str:
+        uri = super().locate(path, field)
         if not self._sent.match(path):
-            scheme = path.partition("://")[0] if "://" in path else "file"
-            if scheme == "file" and not self._local:
-                raise BadInput(
-                    "files of this machine cannot be named",
-                    field=field,
-                    remedy="upload the file, or let the operator set store.access.roots",
-                )
-        return super().locate(path, field)
+            if scheme_of(uri) == "file" and not self._access.roots:
+                raise BadInput("files of this machine cannot be named", field=field, remedy=_ELSE.format("roots"))
+            if scheme_of(uri) != "file" and not self._access.buckets:
+                raise BadInput("no bucket's files can be named", field=field, remedy=_ELSE.format("buckets"))
+        return uri
 
     def pose_rows(self, path: str, frames: int, field: str) -> PoseRows:
         self.locate(path, field)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gamecraft_core.base.spec import Control
+from gamecraft_core.base.spec import Control, SessionSpec
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
 from orchestrator.live.desk import Desk
@@ -37,10 +37,12 @@ def pose_rows(focal: float) -> str:
         ({"actions": "w fly"}, "actions[1].action"),
         ({"image": "/etc/passwd"}, "image"),
         ({"image": "file:///etc/passwd"}, "image"),
+        ({"image": "s3://somebodys/picture.png"}, "image"),
         ({"tenant": "other"}, "tenant"),
         ({"priority": "interactive"}, "priority"),
         ({"session_id": "mine"}, "session_id"),
         ({"actions": [{"poses": "/etc/passwd"}]}, "actions[0].poses"),
+        ({"actions": [{"poses": "s3://somebodys/path.txt"}]}, "actions[0].poses"),
     ],
 )
 def test_what_is_wrong_names_field_and_remedy(store: Store, changes: dict[str, Any], field: str) -> None:
@@ -67,6 +69,26 @@ def test_only_what_was_sent_can_be_named_not_what_lies_near_it(tmp_path: Path) -
                 await studio.service.create({**ASKED, "image": f"{kept.uri(layout.INPUTS)}/{near}"}, ME)
 
     run(Studio(kept), play)
+
+
+@pytest.mark.parametrize("named", ["memory://{}/picture.png", "picture.png"])
+def test_objects_are_named_only_in_buckets_that_the_operator_named(store: Store, named: str) -> None:
+    store.put("picture.png", picture())
+    bucket = store.root.removeprefix("memory://")
+    cells = {**ASKED, "image": named.format(bucket)}
+
+    def asked(**access: Any) -> SessionSpec:
+        desk = Desk({"tiny-gamecraft": preset()}, "tiny-gamecraft", store, {"access": access})
+        return desk.spec(cells, "a", ME, "interactive", None, True)
+
+    for access in ({}, {"roots": ["/"]}):
+        with pytest.raises(Refused, match="no bucket") as refused:
+            asked(**access)
+        assert refused.value.field == "image"
+        assert "store.access.buckets" in refused.value.remedy
+    with pytest.raises(Refused, match="not among those"):
+        asked(buckets=["another"])
+    assert asked(buckets=[bucket]).start.uri == store.uri("picture.png")
 
 
 def test_what_is_named_is_looked_at_anew_for_every_request(store: Store) -> None:
