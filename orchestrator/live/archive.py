@@ -43,7 +43,7 @@ class Archive:
             found.append((self._journal.read(noted.tenant, noted.session_id), keys))
         return found
 
-    def find(self, tenant: str, session_id: str) -> Live:
+    def find(self, tenant: str, session_id: str, now: float) -> Live:
         """A settled session of ``tenant``; NoSuchSession for any other.
 
         One that was committed, or failed, before it could be called off is not cancelled.
@@ -52,7 +52,7 @@ class Archive:
             promise = self._journal.read(tenant, session_id)
         except FileNotFoundError:
             raise no_such(session_id) from None
-        live = restored(promise, (), 0.0)
+        live = restored(promise, (), now)
         live.feed.close()
         live.closed = True
         try:

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any, Literal
 
-from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.spec import Priority
 from gamecraft_core.base.store import Store
 from gamecraft_core.media.fragment import codec_of
@@ -23,7 +22,7 @@ from orchestrator.live.desk import Desk
 from orchestrator.live.feed import Feed
 from orchestrator.live.journal import Journal
 from orchestrator.live.limits import ServiceLimits
-from orchestrator.live.port import Conflict, Init, News, NotReady, Overloaded, Upload
+from orchestrator.live.port import Conflict, Init, News, NoSuchSession, NotReady, Overloaded, Upload
 from orchestrator.live.quotas import Quotas
 from orchestrator.live.reel import Aside, Film, split, staged_fragment
 from orchestrator.live.registry import Registry
@@ -139,7 +138,7 @@ class LocalService:
             for name in batch:
                 try:
                     session = await self.describe(name, tenant)
-                except FramelaneError:
+                except NoSuchSession:
                     continue  # removed meanwhile, or another service's
                 if played is None or session["played"] is played:
                     found.append(session)
@@ -251,7 +250,7 @@ class LocalService:
             self._check_ready()
         live = self._registry.find(session_id)
         if live is None:
-            return await self._aside(self._archive.find, tenant, session_id)
+            return await self._aside(self._archive.find, tenant, session_id, self._clock())
         if live.spec.tenant != tenant:
             raise no_such(session_id)
         return live

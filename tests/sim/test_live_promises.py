@@ -88,6 +88,21 @@ def test_a_cursor_of_an_earlier_start_gets_the_state(store: Store) -> None:
     virtual_time.run(second())
 
 
+def test_numbers_rise_when_a_settled_session_has_left_memory(store: Store) -> None:
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w")
+        await until(studio, name, "stored")
+        await studio.service.finish(name, ME)
+        last = (await until(studio, name, "committed"))[-1]["seq"]
+        await asyncio.sleep(2 * studio.service_limits.linger_seconds)
+        news = await studio.service.news(name, ME, last)
+        ((kind, seq, status),) = [(each["type"], each["seq"], each["session"]["status"]) for each in news.events]
+        assert (kind, status, news.over) == ("state", "committed", True)
+        assert news.cursor == seq > last
+
+    run(Studio(store), play)
+
+
 async def slowly(call: Callable[..., Any], /, *arguments: Any) -> Any:
     """A store that takes a while, so that others come in between."""
     await asyncio.sleep(1.0)
@@ -158,6 +173,28 @@ def test_a_promise_that_cannot_be_kept_is_not_made(store: Store, monkeypatch: py
         assert studio.denoised()[:1] == [(name, 0)]
         assert (name, 1) not in studio.denoised()
         assert (await studio.service.control(name, ME, "d", 1))["first"] == 1
+        assert [entry["id"] for entry in await studio.service.listing(ME, "", 10)] == [name]
+
+    run(Studio(store), play)
+
+
+def test_a_list_never_leaves_out_what_it_cannot_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w")
+        await until(studio, name, "stored")
+        await studio.service.cancel(name, ME)
+        await asyncio.sleep(2 * studio.service_limits.linger_seconds)
+        real = store.get
+
+        def away(key: str) -> bytes:
+            if name in key:
+                raise StoreUnavailable("it is away")
+            return real(key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "get", away)
+            with pytest.raises(StoreUnavailable):
+                await studio.service.listing(ME, "", 10)
         assert [entry["id"] for entry in await studio.service.listing(ME, "", 10)] == [name]
 
     run(Studio(store), play)
