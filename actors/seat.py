@@ -2,7 +2,7 @@
 
 Ray Serve has two replicas for a while when it updates one, or moves it off a node that is about to go. Both must not
 run the same sessions. Invariants: who has a seat has it alone, for it is an actor of that name; it dies with the
-process that took it, so nobody waits for the dead.
+process that took it, so nobody waits for the dead; who loses it leaves, for another may have it at once.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import ActorAlreadyExistsError, RayActorError
 
 from actors.cluster import NAMESPACE
+from gamecraft_core.base.errors import LaneLost
 
 log = logging.getLogger("framelane.seat")
 
@@ -45,7 +46,8 @@ class Seat:
 async def seated(of: str, leave: Callable[[], None]) -> AsyncIterator[None]:
     """Have the seat ``of`` something until the block ends; whoever has it now is asked to go, and waited for.
 
-    ``leave`` is called when another asks for it: the block should end soon then.
+    ``leave`` is called when another asks for it: the block should end soon then. So it should when the seat is lost,
+    and with it the right to stay: after the block LaneLost is raised, so that this process is replaced.
     """
     name = f"seat/{hashlib.sha256(of.encode()).hexdigest()[:16]}"
     seat = await _taken(name)
@@ -53,8 +55,9 @@ async def seated(of: str, leave: Callable[[], None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        asked.cancel()
         ray.kill(seat)
+        if not asked.cancel():
+            asked.result()
 
 
 async def _taken(name: str) -> Any:
@@ -70,5 +73,9 @@ async def _taken(name: str) -> Any:
 
 
 async def _asked(seat: Any, leave: Callable[[], None]) -> None:
-    await seat.wanted.remote()
+    try:
+        await seat.wanted.remote()
+    except RayActorError as error:  # with its node, perhaps, which need not be ours
+        leave()
+        raise LaneLost(f"the seat is lost: {error}") from error
     leave()
