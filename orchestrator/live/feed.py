@@ -49,10 +49,14 @@ class Feed:
             self._events.pop(self._standing.get(standing, 0), None)
             self._standing[standing] = self.seq
         self._events[self.seq] = Event(self.seq, kind, at, facts)
-        while len(self._events) > KEPT:
+        self.forget(KEPT)
+        self._wake()
+
+    def forget(self, but: int) -> None:
+        """Keep no more than the last ``but`` events."""
+        while len(self._events) > but:
             self._missed = next(iter(self._events))
             del self._events[self._missed]
-        self._wake()
 
     def close(self) -> None:
         """Nothing more happens to the session, or this process will not hear of it."""

@@ -41,7 +41,6 @@ class Registry(Listener):
         self._sessions: dict[str, Live] = {}
         self._waiting: dict[str, Live] = {}
         self._parked: dict[str, Live] = {}
-        self._fetching: dict[str, set[asyncio.Task[None]]] = {}
         self._settling: set[asyncio.Task[None]] = set()
 
     def attach(self, engine: Engine) -> None:
@@ -194,10 +193,9 @@ class Registry(Listener):
     def decoded(self, spec: SessionSpec, index: int, fragment: Ref, now: float) -> None:
         live = self._sessions.get(spec.session_id)
         if live is not None:
-            tasks = self._fetching.setdefault(live.session_id, set())
             task = asyncio.get_running_loop().create_task(self._show(live, index, fragment))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            live.fetching.add(task)
+            task.add_done_callback(live.fetching.discard)
 
     def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
         live = self._sessions.get(spec.session_id)
@@ -206,6 +204,8 @@ class Registry(Listener):
         elif live.leaving and isinstance(error, Cancelled):
             live.leaving, live.status = False, "resting"
             live.feed.tell("resting", now, "queue")
+            live.feed.forget(1)  # it may rest for ever: players come back to its state, and to what the store has
+            live.init = b""
             live.gone.set()
         else:
             self._waiting.pop(live.session_id, None)
@@ -302,7 +302,7 @@ class Registry(Listener):
 
     async def _settled(self, live: Live, error: FramelaneError | None) -> None:
         """The last word on ``live``, after those on its chunks."""
-        await asyncio.gather(*self._fetching.pop(live.session_id, ()))
+        await asyncio.gather(*live.fetching)
         self.stay(live)
         live.position, live.error = None, error if not isinstance(error, Cancelled) else None
         live.status = "committed" if error is None else "cancelled" if isinstance(error, Cancelled) else "failed"

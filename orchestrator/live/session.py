@@ -17,10 +17,10 @@ class Live:
     """A session.
 
     ``controls`` are all that were accepted; ``closed``: no more are. ``shown`` chunks from the first can be played;
-    ``ready`` are those after a gap, ``decoding`` what is known of their decode. ``staged`` are the keys of the durable
-    ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was called off for want of controls, and the
-    engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts what callers ask of it in order.
-    ``key`` is the digest of what its caller would repeat the request with.
+    ``ready`` are those after a gap, ``decoding`` what is known of their decode; ``fetching`` gets their bytes.
+    ``staged`` are the keys of the durable ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was
+    called off for want of controls, and the engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts
+    what callers ask of it in order. ``key`` is the digest of what its caller would repeat the request with.
     """
 
     spec: SessionSpec
@@ -37,6 +37,7 @@ class Live:
     found: tuple[str, ...] = ()
     ready: set[int] = field(default_factory=set)
     decoding: dict[int, dict[str, Any]] = field(default_factory=dict)
+    fetching: set[asyncio.Task[None]] = field(default_factory=set)
     init: bytes = b""
     error: FramelaneError | None = None
     expires: asyncio.TimerHandle | None = None

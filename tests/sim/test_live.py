@@ -140,6 +140,31 @@ def test_an_idle_session_leaves_with_notice_and_comes_back_with_its_next_control
     run(Studio(store, service=ServiceLimits(idle_seconds=100, notice_seconds=10)), play)
 
 
+def test_a_resting_session_keeps_nothing_that_its_state_and_the_store_can_tell(store: Store) -> None:
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w d")
+        heard = await until(studio, name, "resting")
+        assert "preview" in [event["type"] for event in heard]
+        live = studio.registry.find(name)
+        assert live is not None
+        last = live.feed.seq
+        assert [event.kind for event in live.feed.after(last - 1) or []] == ["resting"]
+        assert (live.feed.after(last - 2), live.init, live.fetching) == (None, b"", set())
+        news = await studio.service.news(name, ME, heard[0]["seq"])
+        assert [(event["type"], event["seq"], event["session"]["status"]) for event in news.events] == [
+            ("state", last, "resting")
+        ]
+        init = await studio.service.init(name, ME)
+        await studio.service.control(name, ME, "a", 2)
+        news = await studio.service.news(name, ME, last)
+        assert news.events[0]["seq"] == last + 1
+        await studio.service.finish(name, ME)
+        await until(studio, name, "committed")
+        assert (await film(studio, name)).startswith(init.data)
+
+    run(Studio(store, service=ServiceLimits(idle_seconds=100, notice_seconds=10)), play)
+
+
 def test_a_control_keeps_a_session_from_leaving(store: Store) -> None:
     async def play(studio: Studio) -> None:
         name = await begin(studio, "w")
