@@ -14,6 +14,7 @@ from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.dataset import layout
 from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules, digest
+from orchestrator.limits import Limits
 from orchestrator.live.limits import Quota, ServiceLimits
 from tests.fakes.studio import Studio, picture
 from tests.fakes.web import Web, quick, quick_studio, served
@@ -29,7 +30,8 @@ def served_with(*, makes: bool = True, **quota: int) -> Any:
     """A service on which ann has ``quota`` and bob has none; its chunks are made, or never come."""
 
     def make() -> Studio:
-        studio = quick_studio(service=ServiceLimits(quotas={"ann": Quota(**quota)}))
+        service = ServiceLimits(quotas={"ann": Quota(**quota)})
+        studio = quick_studio(limits=Limits(grace_seconds=0.0), service=service)
         if not makes:
             for lane in studio.lanes:
                 lane.behaviour = stuck
