@@ -56,8 +56,11 @@ export class Begin {
   }
 
   async play() {
+    if ($("token").value) {
+      api.remember($("token").value);
+      if (location.hash.length > 1) { location.reload(); return; }  // it was asked for to see that world
+    }
     if (!this.chosen) { this.failed(new Error("Choose a picture first.")); $("image").focus(); return; }
-    if ($("token").value) api.remember($("token").value);
     const form = new FormData();
     form.set("image", this.chosen);
     form.set("prompt", $("prompt").value);

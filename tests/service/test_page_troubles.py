@@ -1,0 +1,97 @@
+"""What goes wrong around the page: breaks, ends from elsewhere, quotas, a full player, no token, a stray file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from gamecraft_core.base.errors import BadInput, FramelaneError
+from gamecraft_core.base.messages import DenoiseOrder, Order
+from gamecraft_core.base.store import open_store
+from orchestrator.http.client import Client
+from orchestrator.http.gate import Rules, digest
+from orchestrator.live.limits import Quota, ServiceLimits
+from tests.fakes.studio import Studio, grainy_frames, picture
+from tests.fakes.web import begun, quick, quick_studio, served
+from tests.servers.browser import Browser, Page, browser
+from tests.servers.child import free_port
+from tests.service.walking import CHUNK_S, SHOWN, TIME, WATCH, begin, choose, text, walk
+
+pytestmark = pytest.mark.service
+
+#: Keeps the page's sockets, and the codes that they were closed with.
+SOCKETS = """
+window.sockets = [];
+window.codes = [];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) {
+    super(...given);
+    window.sockets.push(this);
+    this.addEventListener("close", ({ code }) => window.codes.push(code));
+  }
+};
+"""
+#: Counts how often the player's buffer was full.
+REFUSALS = """
+window.refusals = 0;
+const append = SourceBuffer.prototype.appendBuffer;
+SourceBuffer.prototype.appendBuffer = function (data) {
+  try { return append.call(this, data); } catch (error) { window.refusals += 1; throw error; }
+};
+"""
+#: When the key D went down, and when the last "key to picture" came.
+LATENCY = """
+addEventListener("keydown", ({ key, timeStamp }) => { if (key === "d") window.asked = timeStamp; });
+addEventListener("DOMContentLoaded", () =>
+  new MutationObserver(() => { window.came = performance.now(); })
+    .observe(document.getElementById("n-latency"), { childList: true }));
+"""
+WALKS = "Walk with W A S D, look around with the arrow keys."
+BUSY = "document.getElementById('veil').classList.contains('busy')"
+ALERT = "!document.getElementById('error').hidden && document.getElementById('error').textContent"
+
+
+def shown(element: str) -> str:
+    return f"!document.getElementById('{element}').hidden"
+
+
+def slow(seconds: float) -> Callable[[Order], float]:
+    return lambda order: seconds if isinstance(order, DenoiseOrder) else quick(order)
+
+
+def studio(**changes: Any) -> Studio:
+    return Studio(open_store(f"memory://{uuid4().hex}"), aside=asyncio.to_thread, **changes)
+
+
+def play(page: Page) -> None:
+    page.run("document.getElementById('play').click()")
+
+
+def test_a_token_opens_the_world_that_was_asked_for(chromium: Browser) -> None:
+    enter = "document.getElementById('token').value = 'secret-a'"
+    rules = Rules(tokens={digest("secret-a"): "ann"})
+    with served(quick_studio, rules) as web, chromium.page(web.url) as page:
+        choose(page)
+        play(page)
+        page.until(shown("tokenfield"))
+        page.run(enter)
+        play(page)
+        page.until(shown("stage"))
+        name = page.run("location.hash")
+        page.ask("Network.clearBrowserCookies")
+        page.reload()
+        page.until(shown("tokenfield"))
+        page.run(enter)
+        play(page)
+        page.until("document.getElementById('link')?.textContent === 'live'")
+        walk(page, 1)
+        assert page.run("location.hash") == name
+        listed = httpx.get(f"{web.url}/v1/sessions", headers={"Authorization": "Bearer secret-a"}).json()["sessions"]
+        assert [f"#{session['id']}" for session in listed] == [name]
