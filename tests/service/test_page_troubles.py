@@ -95,3 +95,23 @@ def test_a_token_opens_the_world_that_was_asked_for(chromium: Browser) -> None:
         assert page.run("location.hash") == name
         listed = httpx.get(f"{web.url}/v1/sessions", headers={"Authorization": "Bearer secret-a"}).json()["sessions"]
         assert [f"#{session['id']}" for session in listed] == [name]
+
+
+def test_a_picture_is_dropped_and_none_opens_instead_of_the_world(chromium: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "start.png"
+    path.write_bytes(picture())
+
+    def drop(page: Page) -> None:
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            page.ask("Input.dispatchDragEvent", type=kind, x=300, y=300, data=data)
+
+    with served(quick_studio) as web, chromium.page(web.url) as page:
+        drop(page)
+        page.until(shown("chosen"))
+        play(page)
+        page.until(shown("stage"))
+        page.run("addEventListener('drop', (event) => { window.kept = event.defaultPrevented; })")
+        drop(page)
+        page.until("window.kept")
+        walk(page, 1)

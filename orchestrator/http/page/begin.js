@@ -14,8 +14,8 @@ export class Begin {
     $("image").addEventListener("change", (event) => this.choose(event.target.files[0]));
     for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
       addEventListener(kind, (event) => {
+        event.preventDefault();  // a file that is let go anywhere would be opened instead of the page
         if ($("begin").hidden) return;
-        event.preventDefault();
         $("drop").classList.toggle("over", kind !== "dragleave" && kind !== "drop");
         if (kind === "drop") this.choose(event.dataTransfer.files[0]);
       });
