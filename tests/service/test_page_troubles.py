@@ -97,6 +97,48 @@ def test_a_token_opens_the_world_that_was_asked_for(chromium: Browser) -> None:
         assert [f"#{session['id']}" for session in listed] == [name]
 
 
+def test_a_break_is_forgotten_when_it_is_over(chromium: Browser) -> None:
+    with served(quick_studio) as web, chromium.page(web.url, before=SOCKETS) as page:
+        begin(page)
+        walk(page, 1)
+        assert text(page, "status") == WALKS
+        page.run("sockets[0].close()")
+        page.until("sockets.length === 2 && document.getElementById('link').textContent === 'live'")
+        assert text(page, "status") == WALKS
+        page.reload()
+        page.until(f"{SHOWN} >= 1 && !{BUSY}")  # nothing is being made
+
+
+def test_a_world_that_was_called_off_says_so(chromium: Browser) -> None:
+    with served(lambda: studio(behaviour=slow(1e6))) as web, httpx.Client(base_url=web.url) as http:
+        name = begun(http, actions="w")["id"]
+        with chromium.page(f"{web.url}/#{name}") as page, chromium.page(f"{web.url}/#{name}") as late:
+            for each in (page, late):
+                each.until(f"{shown('stage')} && {BUSY}")
+            assert http.post(f"/v1/sessions/{name}/cancel").is_success
+            page.until("document.getElementById('status').textContent === 'Called off.'")
+            late.reload()
+            late.until("document.getElementById('status').textContent === 'Called off.'")
+            for each in (page, late):
+                assert not each.run(BUSY)
+                assert not each.run(shown("finish"))
+                assert text(each, "link") == "ended"
+
+
+def test_a_world_that_failed_says_why(chromium: Browser) -> None:
+    def broken(order: Order) -> float | FramelaneError:
+        return BadInput("the lanes choke on it", remedy="begin another") if isinstance(order, DenoiseOrder) else 0.01
+
+    with served(lambda: studio(behaviour=broken)) as web, chromium.page(web.url) as page:
+        begin(page)
+        page.press("w")
+        for _ in range(2):
+            assert "choke on it begin another" in page.until(ALERT)
+            assert text(page, "status") == "It is over."
+            assert not page.run(BUSY)
+            page.reload()
+
+
 def test_a_picture_is_dropped_and_none_opens_instead_of_the_world(chromium: Browser, tmp_path: Path) -> None:
     path = tmp_path / "start.png"
     path.write_bytes(picture())
