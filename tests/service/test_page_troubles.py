@@ -97,6 +97,20 @@ def test_a_token_opens_the_world_that_was_asked_for(chromium: Browser) -> None:
         assert [f"#{session['id']}" for session in listed] == [name]
 
 
+def test_a_world_that_is_gone_is_not_asked_for_again(chromium: Browser) -> None:
+    port = free_port()
+    with ExitStack() as tab:
+        with served(quick_studio, port=port) as web:
+            page = tab.enter_context(chromium.page(web.url, before=SOCKETS))
+            begin(page)
+            walk(page, 1)
+        with served(quick_studio, port=port):  # on another store, which has never heard of it
+            page.until("codes.includes(4000)")
+            assert text(page, "link") == "ended"
+            assert "there is no session" in page.run(ALERT)
+            assert text(page, "status") == "It is over."
+
+
 def test_a_break_is_forgotten_when_it_is_over(chromium: Browser) -> None:
     with served(quick_studio) as web, chromium.page(web.url, before=SOCKETS) as page:
         begin(page)
