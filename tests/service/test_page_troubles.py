@@ -153,6 +153,16 @@ def test_a_world_that_failed_says_why(chromium: Browser) -> None:
             page.reload()
 
 
+def test_a_quota_is_told_while_it_lasts(chromium: Browser) -> None:
+    limits = ServiceLimits(quota=Quota(chunks=1), retry_seconds=1)
+    with served(lambda: studio(behaviour=slow(2.0), service=limits)) as web, chromium.page(web.url) as page:
+        begin(page)
+        page.press("w")
+        assert "of your chunks are not made yet" in page.until(ALERT)
+        page.press("w", up=True)
+        page.until(f"{SHOWN} >= 1 && document.getElementById('error').hidden")
+
+
 def test_a_picture_is_dropped_and_none_opens_instead_of_the_world(chromium: Browser, tmp_path: Path) -> None:
     path = tmp_path / "start.png"
     path.write_bytes(picture())

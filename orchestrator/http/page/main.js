@@ -208,7 +208,8 @@ async function refused(error, keys) {
     await api.describe(session.id).then(state, failed);
   } else if ([0, 429, 503].includes(error.status)) {
     controls.giveBack(keys);
-    if (error.status !== 429) say("The service does not answer; trying again.");
+    if (error.status === 429) failed(error);
+    else say("The service does not answer; trying again.");
     await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 1)));
   } else {
     failed(error);
