@@ -181,3 +181,17 @@ def test_a_picture_is_dropped_and_none_opens_instead_of_the_world(chromium: Brow
         drop(page)
         page.until("window.kept")
         walk(page, 1)
+
+
+def test_key_to_picture_begins_at_the_key(chromium: Browser) -> None:
+    with served(lambda: studio(behaviour=slow(1.0))) as web, chromium.page(web.url, before=LATENCY) as page:
+        begin(page)
+        for chunk in (1, 2):
+            page.press("w")
+            page.press("w", up=True)
+            page.until(f"document.getElementById('n-ahead').textContent === '{chunk}'")
+        page.press("d")
+        page.press("d", up=True)
+        page.until(f"{SHOWN} >= 3")
+        seconds = float(text(page, "n-latency").removesuffix(" s"))
+        assert seconds == pytest.approx(page.run("(came - asked) / 1000"), abs=0.1)

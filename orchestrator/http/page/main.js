@@ -77,7 +77,7 @@ function arrived(chunk) {
   shown = Math.max(shown, chunk + 1);
   preview.past(chunk);
   if (sent.has(chunk)) {
-    $("n-latency").textContent = seconds((performance.now() - sent.get(chunk).at) / 1000);
+    $("n-latency").textContent = seconds((performance.now() - sent.get(chunk).since) / 1000);
     sent.delete(chunk);
   }
   numbers();
@@ -186,15 +186,15 @@ function numbers() {
 async function press() {
   if (!session?.open || sending || !controls.any || asked - shown >= AHEAD) return;
   sending = true;
-  const keys = controls.take(), at = asked;
-  sent.set(at, { at: performance.now(), keys });
+  const taken = controls.take(), at = asked;
+  sent.set(at, taken);
   try {
-    const answer = await api.control(session.id, [{ keys }], at);
+    const answer = await api.control(session.id, [{ keys: taken.keys }], at);
     asked = Math.max(asked, answer.chunks.asked);
     fine();
   } catch (error) {
     sent.delete(at);
-    await refused(error, keys);
+    await refused(error, taken);
   } finally {
     sending = false;
   }
@@ -203,11 +203,11 @@ async function press() {
 }
 
 // A control did not get through: another try where that makes sense, or what is wrong.
-async function refused(error, keys) {
+async function refused(error, taken) {
   if (error.status === 409) {
     await api.describe(session.id).then(state, failed);
   } else if ([0, 429, 503].includes(error.status)) {
-    controls.giveBack(keys);
+    controls.giveBack(taken);
     if (error.status === 429) failed(error);
     else say("The service does not answer; trying again.");
     await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 1)));
