@@ -195,3 +195,24 @@ def test_key_to_picture_begins_at_the_key(chromium: Browser) -> None:
         page.until(f"{SHOWN} >= 3")
         seconds = float(text(page, "n-latency").removesuffix(" s"))
         assert seconds == pytest.approx(page.run("(came - asked) / 1000"), abs=0.1)
+
+
+def test_a_long_world_plays_through_a_player_that_is_soon_full(tmp_path: Path) -> None:
+    chunks = 20
+    small = "--mse-video-buffer-size-limit-mb=1"
+    with (
+        served(lambda: studio(behaviour=lambda order: 0.001, pictures=grainy_frames)) as web,
+        httpx.Client(base_url=web.url) as http,
+        Client(web.url) as client,
+        browser(small) as chromium,
+    ):
+        name = str(begun(http, actions=f"w*{chunks}", height=96, width=144)["id"])
+        client.finish(name)
+        assert [piece.event.get("type") for piece in client.watch(name)][-1] == "committed"
+        with chromium.page(f"{web.url}/#{name}", before=REFUSALS) as page:
+            page.run(WATCH)
+            page.until(f"{shown('stage')} && {TIME} > 0")
+            page.run("document.getElementById('video').playbackRate = 8")
+            page.until(f"{TIME} > {(chunks - 0.5) * CHUNK_S}")
+            assert page.run("refusals") > 0
+            assert page.complaints == []
