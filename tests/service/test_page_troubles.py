@@ -212,7 +212,7 @@ def test_a_long_world_plays_through_a_player_that_is_soon_full(tmp_path: Path) -
         with chromium.page(f"{web.url}/#{name}", before=REFUSALS) as page:
             page.run(WATCH)
             page.until(f"{shown('stage')} && {TIME} > 0")
-            page.run("document.getElementById('video').playbackRate = 8")
+            page.run("document.getElementById('video').playbackRate = 16")
             page.until(f"{TIME} > {(chunks - 0.5) * CHUNK_S}")
             assert page.run("refusals") > 0
             assert page.complaints == []

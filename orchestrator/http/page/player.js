@@ -1,6 +1,6 @@
 // Plays segments as they come. Between two the last frame holds, and play goes on by itself: nothing seeks.
 
-const KEPT_SECONDS = 60, KEPT_WHEN_FULL = 5;
+const KEPT_SECONDS = 60, KEPT_WHEN_FULL = 2;  // more than a chunk
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 
 export const plays = (codec) => Boolean(Source?.isTypeSupported(`video/mp4; codecs="${codec}"`));
