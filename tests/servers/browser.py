@@ -109,13 +109,13 @@ class Page:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
+def browser(*options: str) -> Iterator[Browser]:
     """A running Chromium with a profile of its own, gone with the block; skips where there is none."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("chromium is not installed (see tests/system_packages.sh)")
     with tempfile.TemporaryDirectory(prefix="fl-chromium-", ignore_cleanup_errors=True) as profile:
-        command = [program, *_OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+        command = [program, *_OPTIONS, *options, f"--user-data-dir={profile}", "about:blank"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
         try:
             yield Browser(_address(process))

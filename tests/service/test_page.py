@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gamecraft_core.base.messages import Order
 from gamecraft_core.base.store import open_store
+from gamecraft_core.media.fragment import probe
 from tests.fakes.studio import Studio
 from tests.fakes.web import served
 from tests.fakes.world import usual
 from tests.servers.browser import Browser
 from tests.servers.child import free_port
-from tests.service.walking import ARTIFACTS, CHUNK_S, SHOWN, TIME, begin, walk
+from tests.service.walking import ARTIFACTS, CHUNK_S, PAINTED, SHOWN, TIME, begin, text, walk
 
 pytestmark = pytest.mark.service
 
@@ -42,6 +45,9 @@ def test_a_world_is_walked_through_in_a_browser(chromium: Browser, tmp_path: Pat
             assert page.run("seeks") == 0
             assert page.run("Math.max(0, ...stalls.map(([seconds]) => seconds))") < 1.0
             assert page.run("document.getElementById('video').getVideoPlaybackQuality().totalVideoFrames") > 3 * 33
+            for number in ("n-latency", "n-denoise", "n-decode"):
+                assert re.fullmatch(r"\d+\.\d\d s", text(page, number)), number
+            assert page.run(PAINTED) == ["denoise", "decode", "write"]
             page.screenshot(ARTIFACTS / "page.png")
             other = tabs.enter_context(chromium.page(url))
             begin(other)
@@ -51,6 +57,7 @@ def test_a_world_is_walked_through_in_a_browser(chromium: Browser, tmp_path: Pat
             page.reload()
             page.until(f"{SHOWN} >= 4")
             walk(page, 6)
+            page.until(f"{TIME} > {5.5 * CHUNK_S}")
             assert (page.complaints, other.complaints) == ([], [])
             reached = page.run(SHOWN)
         with served(studio, port=port):
@@ -59,3 +66,6 @@ def test_a_world_is_walked_through_in_a_browser(chromium: Browser, tmp_path: Pat
             page.run("document.getElementById('finish').click()")
             page.until("!document.getElementById('download').hidden")
             page.screenshot(ARTIFACTS / "page-finished.png")
+            page.until("document.getElementById('n-ahead').textContent === '0'")
+            video = probe(httpx.get(page.run("document.getElementById('download').href")).content)
+            assert (video.frames, float(video.fps), video.monotonic) == (33 * page.run(SHOWN), 25.0, True)

@@ -166,7 +166,7 @@ def test_what_is_wrong_can_be_read(chromium: Browser, web: Web) -> None:
             late.run("location.hash = '#nothing-there'")
             late.until("document.getElementById('status')?.textContent.includes('not there any more')")
             late.open(address)
-            late.until("!document.getElementById('stage').hidden")
+            late.until("document.getElementById('stage')?.hidden === false")
 
 
 def test_a_world_has_an_address_to_share(chromium: Browser, web: Web) -> None:

@@ -31,6 +31,16 @@ WATCH = """(() => {
   video.addEventListener("seeking", () => { window.seeks += 1; });
 })()"""
 
+#: The stages whose bars are on the strip, by their colours.
+PAINTED = """(() => {
+  const strip = document.getElementById("strip"), style = getComputedStyle(strip);
+  const { data } = strip.getContext("2d").getImageData(0, 0, strip.width, strip.height);
+  const seen = new Set(), pixels = new DataView(data.buffer);
+  for (let at = 0; at < data.length; at += 4) seen.add(pixels.getUint32(at).toString(16).padStart(8, "0"));
+  const colour = (stage) => style.getPropertyValue(`--${stage}`).slice(-6) + "ff";
+  return ["denoise", "decode", "write"].filter((stage) => seen.has(colour(stage)));
+})()"""
+
 SHOWN = "Number(document.getElementById('n-chunks').textContent)"
 TIME = "document.getElementById('video').currentTime"
 CHUNK_S = 1.32

@@ -1,5 +1,7 @@
 // The service's API: requests that end in readable errors, and a stream that comes back when it is cut off.
 
+const REFUSED = 4000;  // the service's code for "do not come again"
+
 export class Wrong extends Error {
   constructor(status, error) {
     const where = error.field ? `${error.field}: ` : "";
@@ -75,7 +77,7 @@ export class Stream {
       this.on.event(message);
     };
     socket.onclose = ({ code }) => {
-      if (this.closed || (this.over && code === 1000)) return; // what is over may still have segments to come
+      if (this.closed || code === REFUSED || (this.over && code === 1000)) return; // what is over may still have segments to come
       this.on.link(false);
       setTimeout(() => { if (!this.closed) this.open(); }, this.pause);
       this.pause = Math.min(this.pause * 2, 8000);

@@ -14,8 +14,8 @@ export class Begin {
     $("image").addEventListener("change", (event) => this.choose(event.target.files[0]));
     for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
       addEventListener(kind, (event) => {
+        event.preventDefault();  // a file that is let go anywhere would be opened instead of the page
         if ($("begin").hidden) return;
-        event.preventDefault();
         $("drop").classList.toggle("over", kind !== "dragleave" && kind !== "drop");
         if (kind === "drop") this.choose(event.dataTransfer.files[0]);
       });
@@ -56,8 +56,11 @@ export class Begin {
   }
 
   async play() {
+    if ($("token").value) {
+      api.remember($("token").value);
+      if (location.hash.length > 1) { location.reload(); return; }  // it was asked for to see that world
+    }
     if (!this.chosen) { this.failed(new Error("Choose a picture first.")); $("image").focus(); return; }
-    if ($("token").value) api.remember($("token").value);
     const form = new FormData();
     form.set("image", this.chosen);
     form.set("prompt", $("prompt").value);

@@ -19,16 +19,17 @@ export class Controls {
     this.listen(active);
   }
 
-  // What the next chunk shall do, once; null if nothing is pressed.
+  // What the next chunk shall do, once, and since when: what is only held is asked for anew with each chunk.
   take() {
+    const since = this.tapped.size ? this.since : performance.now();
     const keys = [...new Set([...this.held, ...this.tapped])];
     this.tapped.clear();
     this.show();
-    return keys.length ? keys.map((action) => ({ action, speed: Number($(isTurn(action) ? "turn" : "move").value) })) : null;
+    return { since, keys: keys.map((action) => ({ action, speed: Number($(isTurn(action) ? "turn" : "move").value) })) };
   }
 
   // It could not be sent.
-  giveBack(keys) { for (const { action } of keys) this.tapped.add(action); this.show(); }
+  giveBack({ since, keys }) { this.since = since; for (const { action } of keys) this.tapped.add(action); this.show(); }
 
   // Nothing more can be asked for.
   rest() {
@@ -73,6 +74,7 @@ export class Controls {
   }
 
   down(action) {
+    if (!this.tapped.size) this.since = performance.now();
     this.held.add(action);
     this.tapped.add(action);
     this.show();

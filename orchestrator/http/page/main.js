@@ -34,12 +34,12 @@ function failed(error) {
   $("error").hidden = false;
 }
 
-function fine() { $("error").hidden = true; }
+// Nothing is wrong any more: how things stand shows again.
+function fine() { $("error").hidden = true; state(session); }
 
 const seconds = (value) => `${value.toFixed(2)} s`;
 
 function enter(found) {
-  fine();
   session = found;
   asked = found.chunks.asked;
   shown = found.chunks.shown;
@@ -50,7 +50,7 @@ function enter(found) {
   $("screen").style.setProperty("--ratio", found.width / found.height);
   $("screen").focus({ preventScroll: true });
   watch(found.status === "committed" ? 0 : Math.max(0, shown - AHEAD), plays(H264));
-  state(found);
+  fine();
   numbers();
 }
 
@@ -77,7 +77,7 @@ function arrived(chunk) {
   shown = Math.max(shown, chunk + 1);
   preview.past(chunk);
   if (sent.has(chunk)) {
-    $("n-latency").textContent = seconds((performance.now() - sent.get(chunk).at) / 1000);
+    $("n-latency").textContent = seconds((performance.now() - sent.get(chunk).since) / 1000);
     sent.delete(chunk);
   }
   numbers();
@@ -87,25 +87,38 @@ function arrived(chunk) {
 function link(up) {
   $("link").textContent = up ? "live" : "reconnecting";
   $("link").classList.toggle("off", !up);
-  if (up) { fine(); press(); } else say("The service does not answer; trying again.");
+  if (up) { fine(); press(); }
+  else say("The service does not answer; trying again.");
 }
 
+// How the session is; `found` may be all of that, or what has changed.
 function state(found) {
   session = { ...session, ...found };
-  asked = Math.max(asked, found.chunks.asked);
-  if (found.status === "queued") say(found.position ? `In the queue: number ${found.position}.` : "In the queue.");
-  else if (found.status === "committed") finished();
-  else if (found.error) failed(new Error(`${found.error.reason} ${found.error.remedy}`));
-  else say(found.open ? WALK : "Being finished.");
-  $("finish").disabled = !found.open;
+  asked = Math.max(asked, session.chunks.asked);
+  const { status, position, error } = session;
+  if (status === "queued") say(position ? `In the queue: number ${position}.` : "In the queue.");
+  else if (status === "resting") say("Resting. The next key wakes it up.");
+  else if (status === "committed") finished();
+  else if (status === "cancelled") over("Called off.");
+  else if (status === "failed") {
+    over("It is over.");
+    failed(new Error(`${error.reason} ${error.remedy}`));
+  } else say(session.open ? WALK : "Being finished.");
+  $("finish").disabled = !session.open;
 }
 
 function heard(event) {
   const took = event.ended - event.started;
   switch (event.type) {
-    case "state": state(event.session); press(); break;
-    case "queued": say(`In the queue: number ${event.position}.`); break;
-    case "running": say(WALK); break;
+    case "state":
+      state(event.session);
+      if (session.chunks.shown) veil("", 0);
+      press();
+      break;
+    case "queued": case "running": case "resting": case "committed": case "cancelled": case "failed":
+      state({ status: event.type, position: event.position, error: event });
+      break;
+    case "error": state({ status: "failed", error: { reason: event.error.message, remedy: event.error.remedy } }); break;
     case "denoising":
       veil(`Chunk ${event.chunk + 1}: step ${event.step} of ${event.steps}`, event.step / event.steps);
       break;
@@ -126,12 +139,7 @@ function heard(event) {
       break;
     case "stored": strip.add("write", event.chunk, event.started, event.ended, event.at); break;
     case "expiring": say(`Nothing to do: the lanes go to others in ${Math.round(event.seconds)} s. Any key keeps them.`); break;
-    case "resting": say("Resting. The next key wakes it up."); break;
     case "draining": say("The service restarts; it will go on by itself."); break;
-    case "committed": finished(); break;
-    case "cancelled": say("Called off."); break;
-    case "failed": failed(new Error(`${event.reason} ${event.remedy}`)); break;
-    case "error": failed(new Error(event.error.message)); break;
   }
 }
 
@@ -142,15 +150,22 @@ function veil(text, share) {
   $("steps").hidden = !text;
 }
 
-function finished() {
+// Nothing more comes.
+function over(text) {
   session.open = false;
   player.end();
   controls.rest();
-  $("link").textContent = "finished";
+  $("link").textContent = "ended";
   preview.hide();
   veil("", 0);
-  say("Done. It is yours to keep.");
+  sent.clear();
+  numbers();
+  say(text);
   $("finish").hidden = true;
+}
+
+function finished() {
+  over("Done. It is yours to keep.");
   $("download").href = `/v1/sessions/${session.id}/video.mp4`;
   $("download").download = `framelane-${session.id}.mp4`;
   $("download").hidden = false;
@@ -171,15 +186,15 @@ function numbers() {
 async function press() {
   if (!session?.open || sending || !controls.any || asked - shown >= AHEAD) return;
   sending = true;
-  const keys = controls.take(), at = asked;
-  sent.set(at, { at: performance.now(), keys });
+  const taken = controls.take(), at = asked;
+  sent.set(at, taken);
   try {
-    const answer = await api.control(session.id, [{ keys }], at);
+    const answer = await api.control(session.id, [{ keys: taken.keys }], at);
     asked = Math.max(asked, answer.chunks.asked);
     fine();
   } catch (error) {
     sent.delete(at);
-    await refused(error, keys);
+    await refused(error, taken);
   } finally {
     sending = false;
   }
@@ -188,12 +203,13 @@ async function press() {
 }
 
 // A control did not get through: another try where that makes sense, or what is wrong.
-async function refused(error, keys) {
+async function refused(error, taken) {
   if (error.status === 409) {
     await api.describe(session.id).then(state, failed);
   } else if ([0, 429, 503].includes(error.status)) {
-    controls.giveBack(keys);
-    if (error.status !== 429) say("The service does not answer; trying again.");
+    controls.giveBack(taken);
+    if (error.status === 429) failed(error);
+    else say("The service does not answer; trying again.");
     await new Promise((done) => setTimeout(done, 1000 * (error.retryAfter ?? 1)));
   } else {
     failed(error);

@@ -1,6 +1,6 @@
 // Plays segments as they come. Between two the last frame holds, and play goes on by itself: nothing seeks.
 
-const KEPT_SECONDS = 60;
+const KEPT_SECONDS = 60, KEPT_WHEN_FULL = 2;  // more than a chunk
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 
 export const plays = (codec) => Boolean(Source?.isTypeSupported(`video/mp4; codecs="${codec}"`));
@@ -13,6 +13,7 @@ export class Player {
     this.video = video;
     this.on = on;
     this.queue = [];
+    this.kept = KEPT_SECONDS;
     this.source = new Source();
     video.disableRemotePlayback = true;
     video.src = URL.createObjectURL(this.source);
@@ -52,15 +53,23 @@ export class Player {
       if (video.currentTime < buffer.buffered.start(0)) video.currentTime = buffer.buffered.start(0);
       video.play().catch(() => {});
     }
-    if (buffer.buffered.length && video.currentTime - buffer.buffered.start(0) > 2 * KEPT_SECONDS) {
-      buffer.remove(0, video.currentTime - KEPT_SECONDS);
-      return;
-    }
     if (!this.queue.length) {
       if (this.ended && this.source.readyState === "open") this.source.endOfStream();
       return;
     }
-    buffer.appendBuffer(this.queue.shift());
+    if (buffer.buffered.length && video.currentTime - buffer.buffered.start(0) > 2 * this.kept) {
+      buffer.remove(0, video.currentTime - this.kept);
+      return;
+    }
+    try {
+      buffer.appendBuffer(this.queue[0]);
+      this.queue.shift();
+    } catch (error) {
+      if (error.name !== "QuotaExceededError") throw error;
+      this.kept = KEPT_WHEN_FULL;  // what is played makes room
+      clearTimeout(this.again);
+      this.again = setTimeout(() => this.pump(), 250);
+    }
   }
 
   end() {
