@@ -14,6 +14,7 @@ export class Player {
     this.on = on;
     this.queue = [];
     this.kept = KEPT_SECONDS;
+    this.most = 2 * KEPT_SECONDS;
     this.source = new Source();
     video.disableRemotePlayback = true;
     video.src = URL.createObjectURL(this.source);
@@ -57,7 +58,7 @@ export class Player {
       if (this.ended && this.source.readyState === "open") this.source.endOfStream();
       return;
     }
-    if (buffer.buffered.length && video.currentTime - buffer.buffered.start(0) > 2 * this.kept) {
+    if (buffer.buffered.length && video.currentTime - buffer.buffered.start(0) > this.most) {
       buffer.remove(0, video.currentTime - this.kept);
       return;
     }
@@ -66,7 +67,7 @@ export class Player {
       this.queue.shift();
     } catch (error) {
       if (error.name !== "QuotaExceededError") throw error;
-      this.kept = KEPT_WHEN_FULL;  // what is played makes room
+      this.kept = this.most = KEPT_WHEN_FULL;  // what is played makes room
       clearTimeout(this.again);
       this.again = setTimeout(() => this.pump(), 250);
     }
