@@ -184,7 +184,8 @@ class Registry(Listener):
                 live.decoding[receipt.index] = times
             case _ if "record" in receipt.facts:
                 live.staged[receipt.index] = str(receipt.facts["record"]["staged_key"])
-                self._ready(live, receipt.index)  # it is, even if its bytes never came here: the store has them
+                if receipt.index in live.missed:
+                    self._ready(live, receipt.index)
                 live.feed.tell("stored", now, chunk=receipt.index, **times)
                 self.may_leave(live)
             case _ if "chunks" in receipt.facts:
@@ -279,6 +280,9 @@ class Registry(Listener):
             init, segment = split(await self._fetch(fragment))
         except Exception as error:  # the write lane has them, and stores the chunk; or the session goes back before it
             log.warning("chunk %d of %s cannot be shown yet: %r", index, live.session_id, error)
+            live.missed.add(index)  # players read it from the store, each for itself, once it is there
+            if index in live.staged:
+                self._ready(live, index)
             return
         live.init = init
         self.reel.keep(live.session_id, index, segment)

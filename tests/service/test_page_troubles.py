@@ -19,7 +19,7 @@ from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules, digest
 from orchestrator.live.limits import Quota, ServiceLimits
 from tests.fakes.studio import Studio, grainy_frames, picture
-from tests.fakes.web import begun, quick, quick_studio, served
+from tests.fakes.web import begun, finished, quick, quick_studio, served
 from tests.servers.browser import Browser, Page, browser
 from tests.servers.child import free_port
 from tests.service.walking import CHUNK_S, SHOWN, TIME, WATCH, begin, choose, text, walk
@@ -44,6 +44,16 @@ window.refusals = 0;
 const append = SourceBuffer.prototype.appendBuffer;
 SourceBuffer.prototype.appendBuffer = function (data) {
   try { return append.call(this, data); } catch (error) { window.refusals += 1; throw error; }
+};
+"""
+#: How far the video reached whenever its end was declared.
+ENDS = """
+window.ends = [];
+const end = MediaSource.prototype.endOfStream;
+MediaSource.prototype.endOfStream = function () {
+  const { buffered } = this.sourceBuffers[0];
+  window.ends.push(buffered.length ? buffered.end(buffered.length - 1) : 0);
+  return end.call(this);
 };
 """
 #: When the key D went down, and when the last "key to picture" came.
@@ -195,6 +205,17 @@ def test_key_to_picture_begins_at_the_key(chromium: Browser) -> None:
         page.until(f"{SHOWN} >= 3")
         seconds = float(text(page, "n-latency").removesuffix(" s"))
         assert seconds == pytest.approx(page.run("(came - asked) / 1000"), abs=0.1)
+
+
+def test_a_world_that_is_over_ends_with_its_last_segment(tmp_path: Path) -> None:
+    """Not with the news that it is over, which come first."""
+    with served(quick_studio) as web, httpx.Client(base_url=web.url) as http, Client(web.url) as client:
+        name = finished(client, http, "w d a")
+        with browser() as chromium, chromium.page(f"{web.url}/#{name}", before=ENDS) as page:
+            page.until("ends.length")
+            page.until(f"document.getElementById('video').ended && {TIME} > {2.9 * CHUNK_S}")
+            assert page.run("ends") == pytest.approx([3 * CHUNK_S], abs=0.05)
+            assert page.complaints == []
 
 
 def test_a_long_world_plays_through_a_player_that_is_soon_full(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ export class Stream {
       this.on.event(message);
     };
     socket.onclose = ({ code }) => {
-      if (this.closed || code === REFUSED || (this.over && code === 1000)) return; // what is over may still have segments to come
+      if (this.closed) return;
+      if (code === REFUSED || (this.over && code === 1000)) { this.on.complete(); return; } // what is over may still have segments to come
       this.on.link(false);
       setTimeout(() => { if (!this.closed) this.open(); }, this.pause);
       this.pause = Math.min(this.pause * 2, 8000);

@@ -66,6 +66,7 @@ function watch(from, video) {
     event: heard,
     link,
     init: (codec, bytes) => player.init(codec, bytes),
+    complete: () => player.end(),
     segment: (chunk, bytes) => { player.append(bytes); arrived(chunk); },
     frames: (chunk, pictures) => { player.frames(chunk, pictures); arrived(chunk); },
   });
@@ -153,7 +154,6 @@ function veil(text, share) {
 // Nothing more comes.
 function over(text) {
   session.open = false;
-  player.end();
   controls.rest();
   $("link").textContent = "ended";
   preview.hide();
