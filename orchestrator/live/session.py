@@ -17,7 +17,8 @@ class Live:
     """A session.
 
     ``controls`` are all that were accepted; ``closed``: no more are. ``shown`` chunks from the first can be played;
-    ``ready`` are those after a gap, ``missed`` those whose bytes never came, ``decoding`` what is known of their decode; ``fetching`` gets their bytes.
+    ``ready`` are those after a gap, ``decoding`` what is known of their decode; ``fetching`` gets their bytes,
+    ``missed`` are those whose bytes never came.
     ``staged`` are the keys of the durable ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was
     called off for want of controls, and the engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts
     what callers ask of it in order. ``key`` is the digest of what its caller would repeat the request with.

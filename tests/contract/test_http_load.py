@@ -40,7 +40,7 @@ HEAVY_CHUNKS, HEAVY_SIDE, LAZY = 24, 192, 6
 #: What a reader may hold up: the chunk that is on its way to it and its copy in the web server.
 LAZY_CHUNKS = 2
 #: What the process needs besides to make a session that it has made before.
-SLACK_BYTES = 24 * MIB
+SLACK_BYTES = 32 * MIB
 
 DEADLINE_S = 300.0
 
