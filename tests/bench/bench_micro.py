@@ -29,6 +29,8 @@ from tests.bench.micro_scores import UNSEEN, Models, Trial, psnr, try_action
 THREADS = 2
 RENDER_GOAL, CHUNK_GOAL_S = 1000.0, 2.5
 DIRECTION_GOAL, RANK_GOAL, GAIN_GOAL_DB = 0.95, 0.9, 3.0
+#: What is still a world after ten chunks: half as sharp as the first at least, and no colour's mean further off.
+SHARPNESS_GOAL, COLOUR_GOAL = 0.5, 20.0
 #: Mean true flows in pixels from which direction is judged, and from which pictures are compared: where they show it,
 #: for along a wall of level stripes repeating the start is right to the bit, and its PSNR has no bound.
 _JUDGED, _COMPARED = 1.0, 4.0
@@ -136,8 +138,8 @@ def memory(bench: Bench, models: Models) -> None:
         made = session(models, there, 100 + seed)
         start, end, away = (torch.from_numpy(made[index][frame]) for index, frame in ((0, 0), (3, -1), (1, -1)))
         back.append(float(psnr(start, end) > psnr(start, away)))
-    bench.figure("sharpness_after_ten_chunks", sharp, "of the first", better="higher")
-    bench.figure("colour_shift_after_ten_chunks", colour, "of 255")
+    bench.figure("sharpness_after_ten_chunks", sharp, "of the first", goal=SHARPNESS_GOAL, better="higher")
+    bench.figure("colour_shift_after_ten_chunks", colour, "of 255", goal=COLOUR_GOAL)
     bench.figure("turn_and_back_is_nearer_than_away", float(np.mean(back)), "part", better="higher")
 
 
