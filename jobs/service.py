@@ -37,7 +37,7 @@ from orchestrator.demand import Pace
 from orchestrator.elastic import Elastic
 from orchestrator.engine import Engine
 from orchestrator.http.app import build
-from orchestrator.http.gate import Rules, read_tokens
+from orchestrator.http.gate import MAX_MESSAGE_BYTES, Rules, read_tokens
 from orchestrator.live.desk import Desk
 from orchestrator.live.previews import Previews
 from orchestrator.live.registry import Registry
@@ -52,8 +52,6 @@ log = logging.getLogger("framelane.serve")
 #: What the page offers to begin from.
 STARTS = Path(__file__).with_name("demo") / "micro"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-#: Of one message on a WebSocket: a control, at most a camera path's rows.
-_MAX_MESSAGE_BYTES = 4 << 20
 #: Longer than clients keep a connection that nobody uses: who closes it must not meet a request on its way.
 KEEP_ALIVE_S = 75
 #: Descriptors that the process has room for from the start.
@@ -112,7 +110,7 @@ async def _on_cluster(
                 server_header=False,
                 lifespan="off",
                 ws="websockets-sansio",
-                ws_max_size=_MAX_MESSAGE_BYTES,
+                ws_max_size=MAX_MESSAGE_BYTES,
                 ws_per_message_deflate=False,  # video does not shrink, and trying takes 30 ms a MiB from everybody else
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_GOODBYE_S,

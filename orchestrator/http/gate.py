@@ -37,8 +37,8 @@ _OPEN = ("/", "/healthz", "/readyz", "/openapi.json", "/docs")
 _PAGE = "/page/"
 #: Where sessions begin, and whether they are played.
 _BEGINS = {"/v1/sessions": True, "/v1/videos": False}
-#: A body of any other request: a camera path's rows at most, as on a WebSocket.
-_MAX_OTHER_BYTES = 4 << 20
+#: Of one message on a WebSocket, and of a body that begins no session: a camera path's rows at most.
+MAX_MESSAGE_BYTES = 4 << 20
 #: Seconds after which other bodies will have come and gone.
 _RETRY_S = 1.0
 
@@ -79,7 +79,7 @@ class Rules:
 
     def longest(self, path: str) -> int:
         """Bytes that a body may have."""
-        return self.max_body_bytes if path in _BEGINS else min(_MAX_OTHER_BYTES, self.max_body_bytes)
+        return self.max_body_bytes if path in _BEGINS else min(MAX_MESSAGE_BYTES, self.max_body_bytes)
 
     def from_elsewhere(self, headers: Headers) -> bool:
         """A page of an origin that was not named asks."""

@@ -17,14 +17,12 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.media.fragment import probe
 from jobs.config import resolve
 from jobs.play import main as play
 from orchestrator.http.client import Client
-from orchestrator.limits import Limits
-from tests.fakes.studio import SMALL, Studio, picture
-from tests.fakes.web import Web, begun, finished, quick, quick_studio, served
+from tests.fakes.studio import SMALL, picture
+from tests.fakes.web import Web, begun, finished, quick_studio, served, stuck_studio
 
 
 def test_a_session_over_the_websocket(client: Client, http: httpx.Client) -> None:
@@ -123,16 +121,7 @@ def test_both_streams_tell_the_same(web: Web, http: httpx.Client, client: Client
 
 
 def test_both_streams_tell_who_waits_that_it_moved_up() -> None:
-    def stuck(order: Order) -> float:
-        return 1e6 if isinstance(order, DenoiseOrder) else quick(order)
-
-    def make() -> Studio:
-        made = quick_studio(limits=Limits(max_sessions=1, max_queued=2, grace_seconds=0.0))
-        for lane in made.lanes:
-            lane.behaviour = stuck
-        return made
-
-    with served(make) as web, Client(web.url) as client:
+    with served(lambda: stuck_studio(max_sessions=1, max_queued=2)) as web, Client(web.url) as client:
         first, second, third = (client.create("x", image=picture(), actions="w") for _ in range(3))
         assert [each["position"] for each in (first, second, third)] == [None, 1, 2]
         with listening_twice(web.url, third["id"]) as streams:

@@ -13,7 +13,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.base.store import open_store
 from gamecraft_core.dataset import layout
 from orchestrator.http.client import Client, ServiceError
@@ -21,7 +20,7 @@ from orchestrator.http.gate import Rules, digest
 from orchestrator.limits import Limits
 from orchestrator.live.limits import ServiceLimits
 from tests.fakes.studio import Studio, picture
-from tests.fakes.web import Web, begun, finished, quick, quick_studio, served
+from tests.fakes.web import Web, begun, finished, quick_studio, served, stuck_studio
 
 
 @pytest.mark.parametrize(
@@ -82,16 +81,7 @@ def test_states_that_do_not_allow_it_are_conflicts(http: httpx.Client, client: C
 
 
 def test_overload_is_answered_with_the_place_and_when_to_come_again() -> None:
-    def slow(order: Order) -> float:
-        return 1e6 if isinstance(order, DenoiseOrder) else quick(order)
-
-    def make() -> Studio:
-        made = quick_studio(limits=Limits(max_sessions=1, max_queued=1, grace_seconds=0.0))
-        for lane in made.lanes:
-            lane.behaviour = slow
-        return made
-
-    with served(make) as web, httpx.Client(base_url=web.url) as http:
+    with served(lambda: stuck_studio(max_sessions=1, max_queued=1)) as web, httpx.Client(base_url=web.url) as http:
         begun(http, actions="w")
         asked: dict[str, Any] = {"data": {"prompt": "x"}, "files": {"image": picture()}}
         queued = http.post("/v1/sessions", **asked)

@@ -10,34 +10,21 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.dataset import layout
 from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules, digest
-from orchestrator.limits import Limits
 from orchestrator.live.limits import Quota, ServiceLimits
-from tests.fakes.studio import Studio, picture
-from tests.fakes.web import Web, quick, quick_studio, served
+from tests.fakes.studio import picture
+from tests.fakes.web import Web, quick_studio, served, stuck_studio
 
 RULES = Rules(tokens={digest("secret-a"): "ann", digest("secret-b"): "bob"})
-
-
-def stuck(order: Order) -> float:
-    return 1e6 if isinstance(order, DenoiseOrder) else quick(order)
 
 
 def served_with(*, makes: bool = True, **quota: int) -> Any:
     """A service on which ann has ``quota`` and bob has none; its chunks are made, or never come."""
 
-    def make() -> Studio:
-        service = ServiceLimits(quotas={"ann": Quota(**quota)})
-        studio = quick_studio(limits=Limits(grace_seconds=0.0), service=service)
-        if not makes:
-            for lane in studio.lanes:
-                lane.behaviour = stuck
-        return studio
-
-    return served(make, RULES)
+    studio = quick_studio if makes else stuck_studio
+    return served(lambda: studio(service=ServiceLimits(quotas={"ann": Quota(**quota)})), RULES)
 
 
 @pytest.fixture

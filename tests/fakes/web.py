@@ -14,12 +14,15 @@ from uuid import uuid4
 import httpx
 import uvicorn
 
-from gamecraft_core.base.messages import Order
+from gamecraft_core.base.messages import DenoiseOrder, Order
 from gamecraft_core.base.store import Store, open_store
 from jobs.service import KEEP_ALIVE_S, STARTS, QuietServer, listening
 from orchestrator.http.app import build
 from orchestrator.http.client import Client
 from orchestrator.http.gate import Rules
+from orchestrator.limits import Limits
+from orchestrator.live.limits import ServiceLimits
+from tests.fakes.lanes import Behaviour
 from tests.fakes.studio import Studio, picture
 from tests.fakes.world import usual
 
@@ -90,8 +93,19 @@ def quick(order: Order) -> float:
     return usual(order) * 0.01
 
 
-def quick_studio(store: Store | None = None, **changes: Any) -> Studio:
-    return Studio(store or open_store(f"memory://{uuid4().hex}"), aside=asyncio.to_thread, behaviour=quick, **changes)
+def quick_studio(store: Store | None = None, behaviour: Behaviour = quick, **changes: Any) -> Studio:
+    return Studio(
+        store or open_store(f"memory://{uuid4().hex}"), aside=asyncio.to_thread, behaviour=behaviour, **changes
+    )
+
+
+def stuck_studio(service: ServiceLimits | None = None, **limits: int) -> Studio:
+    """One whose chunks never come, and that does not wait for them when it ends."""
+
+    def stuck(order: Order) -> float:
+        return 1e6 if isinstance(order, DenoiseOrder) else quick(order)
+
+    return quick_studio(behaviour=stuck, service=service, limits=Limits(grace_seconds=0.0, **limits))
 
 
 def begun(http: httpx.Client, **fields: Any) -> dict[str, Any]:
