@@ -173,3 +173,21 @@ def test_a_chunk_whose_bytes_do_not_come_from_its_lane_comes_from_the_store(stor
         assert await film(studio, name) == b"".join([init.data, *pieces])
 
     run(Studio(store, fetch=fetch), play)
+
+
+def test_a_chunk_whose_bytes_are_on_their_way_is_not_read_from_the_store(store: Store) -> None:
+    """Its write may be faster; else every player would read it there for itself."""
+
+    async def fetch(fragment: Fragment) -> bytes:
+        await asyncio.sleep(30.0)
+        return fragment.data
+
+    async def play(studio: Studio) -> None:
+        name = await begin(studio, "w")
+        await until(studio, name, "stored")
+        described = await studio.service.describe(name, ME)
+        assert described["chunks"] == {"asked": 1, "shown": 0, "durable": 1}
+        await until(studio, name, "decoded")
+        assert studio.registry.reel.find(name, 0) == await studio.service.segment(name, ME, 0)
+
+    run(Studio(store, fetch=fetch), play)
