@@ -5,6 +5,10 @@ a camera of zeros; noise levels are drawn through the sampler's shift. What is t
 or several, mixed. Now and then the condition is taken away (empty prompt, still camera), which is the branch that
 classifier-free guidance subtracts.
 
+From ``guided_from`` on the target is the velocity that guidance would give (Tang et al. 2025, "Diffusion Models without
+Classifier-free Guidance"): what the condition adds is added once more, as the model itself sees it. So one forward
+pass obeys as two would.
+
 Until ``whole_from`` a step looks at a few of a chunk's latent frames only. Any of them shows how the camera moves the
 history, so more worlds are seen for the same work; the steps after that learn how all of them hang together.
 """
@@ -45,16 +49,19 @@ class DitSettings:
     Against drift, for at run time a history holds the model's own latents: ``jitter`` is the largest noise added to it,
     ``fade`` the largest part of its fine detail that is taken away where it is clips.
     ``few``: latent frames looked at before step ``whole_from``; from there on batches are half as large.
+    ``guidance``: the strength that is trained in from step ``guided_from`` on.
     """
 
     seed: int
     whole_from: int
+    guided_from: int
     few: int = 3
     mix: tuple[float, float, float] = (0.55, 0.4, 0.05)
     batch: tuple[int, int, int] = (16, 6, 2)
     drop: float = 0.06
     jitter: float = 0.15
     fade: float = 0.75
+    guidance: float = 2.0
     bf16: bool = True
 
 
@@ -115,7 +122,13 @@ class DitObjective:
         with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
             camera = self._camera(maps, past.shape[2], kept)
             predicted = velocity(self._model, video, sigma * 1000, text, camera, rope, patch)
-        error = (predicted[:, :, past.shape[2] :] - (noise - clean)).square().mean()
+            target = noise - clean
+            if step >= self._settings.guided_from:
+                free = self._unconditional(video, sigma, chosen, past.shape[2], kept)
+                part = torch.from_numpy(~dropped).float() * (1 - 1 / self._settings.guidance)
+                added = (predicted.detach() - free)[:, :, past.shape[2] :]
+                target = target + part[:, None, None, None, None] * added
+        error = (predicted[:, :, past.shape[2] :] - target).square().mean()
         return error, {f"loss_{kind}": float(error.detach())}
 
     def state(self) -> dict[str, Any]:
@@ -123,6 +136,15 @@ class DitObjective:
 
     def restore(self, state: dict[str, Any]) -> None:
         self._pool.restore(state)
+
+    @torch.no_grad()
+    def _unconditional(self, video: Tensor, sigma: Tensor, of: list[Sample], past: int, kept: list[int]) -> Tensor:
+        """Velocities without prompt and motion."""
+        maps = [self._maps(each.rows[0], kept, still=True) for each in of]
+        text = self._text([""] * len(of))
+        camera = self._camera(maps, past, kept)
+        rope = self._rope(past, kept)
+        return velocity(self._model, video, sigma * 1000, text, camera, rope, self._preset.dit.patch_size)
 
     def _sigmas(self, draw: np.random.Generator, count: int) -> Tensor:
         """Noise levels [count], spread evenly over the batch, then shifted as the sampler's are."""

@@ -97,8 +97,9 @@ def _train_vae(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
 
 
 def _train_dit(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
-    cooldown = max(1, plan.dit_steps * 3 // 10)
-    settings = Settings(steps=plan.dit_steps, rate=1e-2, vector_rate=2e-3, cooldown=cooldown, average=0.998)
+    steps = plan.dit_steps
+    cooldown = max(1, steps * 3 // 10)
+    settings = Settings(steps=steps, rate=1e-2, vector_rate=2e-3, cooldown=cooldown, average=0.998)
     checkpoint = out / "dit.ckpt"
     state = saved_state(checkpoint)
     if (out / "vae.safetensors").exists():
@@ -111,7 +112,7 @@ def _train_dit(plan: Plan, preset: Preset, out: Path, stopped: Stopped) -> bool:
         model.requires_grad_(True)
     with Ahead(Samples(preset, plan.seed, plan.bf16), state.taken, processes=plan.processes) as samples:
         pool = Pool(samples, plan.pool, fresh=0.5)
-        data = DitSettings(plan.seed, whole_from=plan.dit_steps * 4 // 5, bf16=plan.bf16)
+        data = DitSettings(plan.seed, whole_from=steps * 4 // 5, guided_from=steps * 3 // 5, bf16=plan.bf16)
         objective = DitObjective(preset, model, data, pool, cache(encoder.encode))  # some 1,500 prompts in all
         run = Run(objective, settings)
         if state.step:

@@ -61,7 +61,7 @@ def _pixels() -> torch.Tensor:
 
 def dit_run(preset: Preset, settings: Settings, first: int = 0) -> Run:
     pool = Pool(Ahead(Samples(preset, 5, bf16=False), first, processes=0), size=2, fresh=0.5)
-    small = DitSettings(seed=2, whole_from=3, batch=(2, 1, 1), mix=(0.4, 0.3, 0.3), drop=0.3, bf16=False)
+    small = DitSettings(seed=2, whole_from=3, guided_from=2, batch=(2, 1, 1), mix=(0.4, 0.3, 0.3), drop=0.3, bf16=False)
     return Run(DitObjective(preset, new_dit(preset, 1), small, pool, states), settings)
 
 
