@@ -118,17 +118,15 @@ class DitObjective:
         text = self._text(["" if gone else each.prompt for each, gone in zip(chosen, dropped, strict=True)])
         shown = zip(chosen, chunks, dropped, strict=True)
         maps = [self._maps(each.rows[chunk], kept, still=bool(gone)) for each, chunk, gone in shown]
-        rope, patch = self._rope(past.shape[2], kept), self._preset.dit.patch_size
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
-            camera = self._camera(maps, past.shape[2], kept)
-            predicted = velocity(self._model, video, sigma * 1000, text, camera, rope, patch)
-            target = noise - clean
-            if step >= self._settings.guided_from:
-                free = self._unconditional(video, sigma, chosen, past.shape[2], kept)
-                part = torch.from_numpy(~dropped).float() * (1 - 1 / self._settings.guidance)
-                added = (predicted.detach() - free)[:, :, past.shape[2] :]
-                target = target + part[:, None, None, None, None] * added
-        error = (predicted[:, :, past.shape[2] :] - target).square().mean()
+        predicted = self._velocity(video, sigma, text, maps, kept)
+        target = noise - clean
+        if step >= self._settings.guided_from:
+            still = [self._maps(each.rows[0], kept, still=True) for each in chosen]
+            with torch.no_grad():
+                free = self._velocity(video, sigma, self._text([""] * count), still, kept)
+            part = torch.from_numpy(~dropped).float() * (1 - 1 / self._settings.guidance)
+            target = target + part[:, None, None, None, None] * (predicted.detach() - free)
+        error = (predicted - target).square().mean()
         return error, {f"loss_{kind}": float(error.detach())}
 
     def state(self) -> dict[str, Any]:
@@ -137,14 +135,14 @@ class DitObjective:
     def restore(self, state: dict[str, Any]) -> None:
         self._pool.restore(state)
 
-    @torch.no_grad()
-    def _unconditional(self, video: Tensor, sigma: Tensor, of: list[Sample], past: int, kept: list[int]) -> Tensor:
-        """Velocities without prompt and motion."""
-        maps = [self._maps(each.rows[0], kept, still=True) for each in of]
-        text = self._text([""] * len(of))
-        camera = self._camera(maps, past, kept)
+    def _velocity(self, video: Tensor, sigma: Tensor, text: TextBatch, maps: list[Tensor], kept: list[int]) -> Tensor:
+        """Velocities [B, 16, T, h, w] of the new latent frames."""
+        past = video.shape[2] - len(kept)
         rope = self._rope(past, kept)
-        return velocity(self._model, video, sigma * 1000, text, camera, rope, self._preset.dit.patch_size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._settings.bf16):
+            camera = self._camera(maps, past, kept)
+            every = velocity(self._model, video, sigma * 1000, text, camera, rope, self._preset.dit.patch_size)
+        return every[:, :, past:]
 
     def _sigmas(self, draw: np.random.Generator, count: int) -> Tensor:
         """Noise levels [count], spread evenly over the batch, then shifted as the sampler's are."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,9 +61,10 @@ def _pixels() -> torch.Tensor:
     return torch.rand(2, 3, 1, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def dit_run(preset: Preset, settings: Settings, first: int = 0) -> Run:
+def dit_run(preset: Preset, settings: Settings, first: int = 0, **data: Any) -> Run:
     pool = Pool(Ahead(Samples(preset, 5, bf16=False), first, processes=0), size=2, fresh=0.5)
     small = DitSettings(seed=2, whole_from=3, guided_from=2, batch=(2, 1, 1), mix=(0.4, 0.3, 0.3), drop=0.3, bf16=False)
+    small = replace(small, **data)
     return Run(DitObjective(preset, new_dit(preset, 1), small, pool, states), settings)
 
 
@@ -159,6 +162,17 @@ def test_a_few_steps_lower_the_transformers_loss() -> None:
     run = Run(Same(fixed, 3), Settings(steps=100, rate=2e-2, vector_rate=1e-2, warmup=3))
     losses = [run.advance()["loss"] for _ in range(100)]
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_guidance_asks_for_more_of_what_a_condition_adds(bf16: bool) -> None:
+    plain, guided = (dit_run(PRESET, FEW, guided_from=start, drop=0.0, bf16=bf16)._objective for start in (9, 0))
+    first, second = (objective.loss(3)[0].item() for objective in (plain, guided))
+    assert first == second, "a new model is moved by no condition yet"
+    for objective in (plain, guided):
+        fill_random(objective.module, 4)
+    first, second = (objective.loss(3)[0].item() for objective in (plain, guided))
+    assert first != second
 
 
 @pytest.mark.parametrize("make", [vae_run, dit_run])
