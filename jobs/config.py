@@ -28,7 +28,7 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 FLEETS = PRESETS / "fleets"
 
 #: Preset keys that may name a file beside the preset's own.
-_PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"))
+PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"))
 _BUILT_IN = "presets:"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -97,7 +97,7 @@ def load_preset(name_or_path: str) -> Preset:
     """
     path = _find(name_or_path, PRESETS, preset_names(), "preset")
     values = _read_yaml(path)
-    for group, key in _PATH_KEYS:
+    for group, key in PATH_KEYS:
         section = values.get(group)
         if isinstance(section, dict) and isinstance(section.get(key), str):
             beside = section[key].startswith(("./", "../"))
@@ -117,7 +117,7 @@ def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, kee
         preset=load_preset(preset), fleet=load_fleet(fleet), output=OutputOptions(keep_latents=keep_latents)
     )
     values = apply_sets(RunConfig, base.model_dump(exclude={"other_presets"}), sets)
-    for group, key in _PATH_KEYS:
+    for group, key in PATH_KEYS:
         section = values["preset"][group]
         if section[key]:
             section[key] = _absolute(section[key], Path.cwd())
@@ -154,7 +154,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         del preset["description"]
         for key in ("device", "offload"):
             del preset["runtime"][key]
-        for group, key in _PATH_KEYS:
+        for group, key in PATH_KEYS:
             if preset[group][key]:
                 path = preset[group][key].replace(f"{PRESETS}{os.sep}", _BUILT_IN)
                 preset[group][key] = path.removeprefix(f"{Path.cwd()}{os.sep}")
@@ -183,7 +183,7 @@ def _absolute(path: str, folder: Path) -> str:
 
 def _check(preset: Preset, access: Access) -> None:
     """Refuse a preset whose own defaults no session could start with, or whose files may not be read."""
-    for group, key in _PATH_KEYS:
+    for group, key in PATH_KEYS:
         place = getattr(getattr(preset, group), key) or ""
         if place and not place.startswith(f"{PRESETS}{os.sep}"):  # what the product brings along is always there
             access.check(place, f"{group}.{key}")

@@ -24,7 +24,7 @@ log = logging.getLogger("framelane.run")
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 #: How long work that is called off may take to end, leaving the cluster included.
-_PATIENCE_S = 15.0
+PATIENCE_S = 15.0
 
 
 class Stopper:
@@ -34,7 +34,7 @@ class Stopper:
     after whatever comes ``first``.
     """
 
-    def __init__(self, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self.engine: Engine | None = None
         self.first: Callable[[], None] = lambda: None
         self._work, self._loop = asyncio.current_task(), asyncio.get_running_loop()

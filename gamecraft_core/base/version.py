@@ -9,12 +9,16 @@ from pathlib import Path
 VERSION = "0.1.0"
 
 _ROOT = Path(__file__).resolve().parents[2]
+#: Where a copy of the code that is not installed and has no git says which one it is, below the packages' folder.
+STAMP = Path("gamecraft_core/base/code_version.txt")
 _GIT_TIMEOUT_S = 5
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """``0.1.0`` when installed from a wheel; ``0.1.0+g<commit>[.dirty]`` in a checkout."""
+    """``0.1.0`` when installed from a wheel; ``0.1.0+g<commit>[.dirty]`` in a checkout, and in a copy made of one."""
+    if (_ROOT / STAMP).exists():
+        return (_ROOT / STAMP).read_text().strip()
     commit = _git("rev-parse", "--short=12", "HEAD")
     if not commit:
         return VERSION
