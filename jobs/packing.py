@@ -88,7 +88,11 @@ class Luggage:
         """A preset of one's own, with the paths in it in full."""
         if value in preset_names():
             return value
-        return self._written(value, load_preset(value).model_dump(mode="json"))
+        values = load_preset(value).model_dump(mode="json")
+        for group, key in PATH_KEYS:
+            if values[group][key]:
+                values[group][key] = self._place(values[group][key])
+        return self._written(value, values)
 
     def _fleet(self, value: str) -> str:
         if value in fleet_names():

@@ -70,11 +70,13 @@ def test_presets_and_fleets_of_ones_own_travel_whole(tmp_path: Path) -> None:
     fleet = yaml.safe_load((FLEETS / "demo.yaml").read_text()) | {"presets": [str(tmp_path / "mine.yaml")]}
     (tmp_path / "fleet.yaml").write_text(yaml.safe_dump(fleet))
     box = tmp_path / "box"
-    told = Luggage(box).arguments(["--preset", str(tmp_path / "mine.yaml"), "--fleet", str(tmp_path / "fleet.yaml")])
+    luggage = Luggage(box)
+    told = luggage.arguments(["--preset", str(tmp_path / "mine.yaml"), "--fleet", str(tmp_path / "fleet.yaml")])
     assert told[1::2] == ["packed/config/mine.yaml", "packed/config/fleet.yaml"]
     assert load_preset(str(box / told[1])) == load_preset(str(tmp_path / "mine.yaml"))
     assert load_preset(str(box / told[1])).weights.dit == str(tmp_path / "micro_weights/dit.safetensors")
     assert load_fleet(str(box / told[3])).presets == ("packed/config/mine.yaml",)
+    assert str(tmp_path / "micro_weights/dit.safetensors") in luggage.left
 
 
 @pytest.mark.parametrize(
