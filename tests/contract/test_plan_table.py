@@ -74,7 +74,7 @@ def test_the_readme_says_what_the_planner_says() -> None:
 
 def capacities() -> Iterator[str]:
     """A table in Markdown: what one node makes, and what it costs."""
-    yield "| preset | node | best layout | chunks an hour | video a day | a minute of it | nodes for a night's million |"
+    yield "| preset | node | best layout | chunks an hour | a day | a minute of it | nodes for a night's million |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for preset, cluster, sets in NODES:
         made = planned("throughput", preset, cluster, sets)
