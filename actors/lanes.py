@@ -39,6 +39,7 @@ class ActorLane:
     stall_seconds: float
     speed: float | None = None
     sp_degree: int = 1
+    gpus: float = 0.0
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
         receipt, payload = self.actor.run.options(num_returns=2).remote(order, *payloads)
@@ -80,6 +81,7 @@ class GroupLane:
     stall_seconds: float
     speed: float | None = None
     stage: Stage = "denoise"
+    gpus: float = 0.0
 
     @property
     def sp_degree(self) -> int:

@@ -55,10 +55,10 @@ class Standing:
     @property
     def lane(self) -> ActorLane | GroupLane:
         plan, spec = self.blueprint, self.blueprint.spec
+        own = (spec.depth, spec.stall_seconds, spec.speed)
         if plan.ranks > 1:
-            return GroupLane(plan.name, plan.preset or "", self.actors, spec.depth, spec.stall_seconds, spec.speed)
-        actor = self.actors[0]
-        return ActorLane(plan.name, plan.stage, plan.preset, actor, spec.depth, spec.stall_seconds, spec.speed)
+            return GroupLane(plan.name, plan.preset or "", self.actors, *own, gpus=plan.ranks * spec.num_gpus)
+        return ActorLane(plan.name, plan.stage, plan.preset, self.actors[0], *own, gpus=spec.num_gpus)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ and ``preview`` are asked for in a concurrency group of their own, WATCH, and an
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+from actors.memory import memory
 from gamecraft_core.base.errors import FramelaneError, LaneLost, OutOfMemory
 from gamecraft_core.base.messages import FloatArray, Order, Receipt, Stage
 
@@ -65,8 +65,8 @@ class Role:
         self._step: tuple[str, int, int, int] | None = None
 
     def ping(self) -> dict[str, Any]:
-        """Alive, and who: process id and memory in bytes."""
-        return {"lane": self._lane, "pid": os.getpid(), "memory_bytes": memory_bytes()}
+        """Alive, and who: process id and memory."""
+        return {"lane": self._lane, "pid": os.getpid(), **memory()}
 
     def pulse(self) -> Pulse:
         return Pulse(self._moves, self._doing)
@@ -122,7 +122,7 @@ class Role:
             lane=self._lane,
             started=started,
             ended=time.time(),
-            facts={"memory_bytes": memory_bytes(), **facts},
+            facts={**memory(), **facts},
         )
 
     def began(self, order: Order) -> None:
@@ -174,12 +174,3 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )
-
-
-def memory_bytes() -> int:
-    """What this process holds of its GPU; without one, its resident memory."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        return int(torch.cuda.memory_reserved())
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

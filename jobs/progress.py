@@ -29,6 +29,11 @@ class Before(NamedTuple):
     failed: int
     chunks: int
 
+    @property
+    def settled(self) -> tuple[int, int]:
+        """Rows, and chunks."""
+        return self.committed + self.failed, self.chunks
+
 
 class Progress(Listener):
     """A listener and a context manager.

@@ -25,7 +25,6 @@ from starlette.types import ASGIApp
 from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
-from gamecraft_core.base.messages import STAGES, Stage
 from gamecraft_core.base.store import Store, open_store, scheme_of
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset import claim
@@ -38,6 +37,7 @@ from orchestrator.elastic import Elastic
 from orchestrator.engine import Engine
 from orchestrator.http.app import build
 from orchestrator.http.gate import MAX_MESSAGE_BYTES, Rules, read_tokens
+from orchestrator.instruments import Refused
 from orchestrator.live.desk import Desk
 from orchestrator.live.previews import Previews
 from orchestrator.live.registry import Registry
@@ -145,7 +145,7 @@ class Running:
     def __init__(self, config: RunConfig, store: Store) -> None:
         self._config = config
         self._store = store
-        self._registry = Registry(config.service, _fragment_bytes, time.time)
+        self._registry = Registry(config.service, _fragment_bytes, time.time, self._refused)
         self._metrics: Metrics | None = None
         options = config.store.model_dump()
         desk = Desk(config.presets, config.preset.name, store, options)
@@ -184,14 +184,14 @@ class Running:
         limits, output = self._config.limits, self._config.output
         board = Board(limits, provenance_from(facts), keep_latents=output.keep_latents)
         scheduler = Scheduler(limits, board.census)
-        counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
-        self._metrics = Metrics(counts, scheduler.waiting, time.time())
+        self._metrics = metrics = Metrics(lanes, scheduler, time.time())
         steps = Steps(self._registry, self._config.service.progress_seconds)
         pace = Pace(**self._config.fleet.elastic.model_dump())
         elastic = Elastic(yard, scheduler, limits, pace, time.time)
         viewers: list[Listener] = [steps, Previews(self._registry)] if self._config.service.previews else [steps]
-        listeners = [self._metrics, self._registry, *viewers, elastic]
+        listeners = [metrics, self._registry, *viewers, elastic]
         engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
+        metrics.attach(engine)
         for lane in lanes:
             for viewer in viewers:
                 viewer.lane_joined(lane, time.time())
@@ -212,6 +212,10 @@ class Running:
                 each.cancel()
                 with suppress(asyncio.CancelledError):
                     await each
+
+    def _refused(self, reason: Refused) -> None:
+        if self._metrics:
+            self._metrics.turned_away(reason)
 
     def _measured(self) -> bytes:
         return generate_latest(self._metrics.registry) if self._metrics else b""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from gamecraft_core.base.messages import STAGES, Provenance, Stage
+from gamecraft_core.base.messages import Provenance
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
 from gamecraft_core.base.version import code_version
@@ -105,9 +105,9 @@ class Work:
             limits, provenance_from(facts), keep_latents=output.keep_latents, allow_sp_moves=output.allow_sp_moves
         )
         scheduler = Scheduler(limits, board.census)
-        counts: dict[Stage, int] = {stage: sum(lane.stage == stage for lane in lanes) for stage in STAGES}
-        metrics = Metrics(counts, scheduler.waiting, time.time())
+        metrics = Metrics(lanes, scheduler, time.time())
         metrics.refused(self.survey.bad)
+        metrics.job(self.survey.rows, self.survey.chunks, lambda: self.report.before.settled)
         progress = Progress(self.survey, lambda: self.report.before, scheduler.lanes, scheduler.busy)
         listeners: list[Listener] = [self.report, self.timeline, metrics, progress]
         pace = Pace(**self.config.fleet.elastic.model_dump())
@@ -119,6 +119,7 @@ class Work:
         engine = Engine(
             lanes, board, scheduler, limits, self.shards, listeners, time.time, keeper=keeper, staged=staged
         )
+        metrics.attach(engine)
         stopper.engine = engine
         beside = nullcontext() if elastic is None else elastic.beside(engine)
         with serve_metrics(metrics.registry, self.metrics_port) as url, progress:

@@ -115,7 +115,7 @@ class Elastic(Listener):
         for offered, supply in self._supplies.items():
             self._adjust(supply, offered, serving[offered], now)
         for lane in going:  # what replaces them is expected by now
-            self._drain(lane)
+            self._drain(lane, noticed=True)
 
     def _serving(self) -> dict[Need, list[Lane]]:
         """The lanes that take orders, and go on to."""
@@ -161,9 +161,9 @@ class Elastic(Listener):
         slot = self._scheduler.fleet.of(lane)
         return len(slot.tasks) if slot else 0
 
-    def _drain(self, lane: Lane) -> None:
+    def _drain(self, lane: Lane, *, noticed: bool = False) -> None:
         self._asked.add(lane.name)
-        self._roster.drain(lane)
+        self._roster.drain(lane, noticed=noticed)
 
     async def _start(self, supply: _Supply) -> None:
         lane: Lane | None = None

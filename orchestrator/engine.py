@@ -62,7 +62,7 @@ class Engine:
         Without ``shards`` sessions are committed and not published.
         """
         self._board = board
-        self._limits = limits
+        self.limits = limits
         self._shards = shards
         self._listeners = listeners
         self._clock = clock
@@ -73,7 +73,7 @@ class Engine:
         self.roster = Roster(scheduler, keeper, limits, listeners, clock, self._events.put_nowait)
         self._recovery = Recovery(board, scheduler, limits, listeners, clock, self._events.put_nowait)
         self._running: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self.stopped_at: float | None = None
         self._out_of_time = False
         self._in_flight = 0
         self._publishing = 0
@@ -83,15 +83,18 @@ class Engine:
 
     def stop(self) -> None:
         """Admit and denoise nothing more; while the grace period lasts, make durable what is denoised."""
-        self._stopping = True
-        asyncio.get_running_loop().call_later(
-            self._limits.grace_seconds, self._events.put_nowait, self._run_out_of_time
-        )
+        self.stopped_at = self.stopped_at or self._clock()
+        asyncio.get_running_loop().call_later(self.limits.grace_seconds, self._events.put_nowait, self._run_out_of_time)
         self._events.put_nowait(lambda: None)  # only wakes the loop
 
     @property
     def stopping(self) -> bool:
-        return self._stopping
+        return self.stopped_at is not None
+
+    @property
+    def waiting(self) -> int:
+        """Sessions that wait to be let in."""
+        return len(self._admissions)
 
     def cancel(self, session_id: str) -> None:
         """Nobody wants the session any more: what it holds is let go, what lanes still answer for it is ignored."""
@@ -135,7 +138,7 @@ class Engine:
         finally:
             await self.roster.close()
             await self._cancel_running()
-        if not finished and not self._stopping:
+        if not finished and not self.stopping:
             stranded = self.scheduler.stranded() or "any task"
             raise RunAborted(f"no lane is left for {stranded}", remedy="run the same command again")
         return finished
@@ -144,7 +147,7 @@ class Engine:
         """Until every row settled (True), or nothing can or shall move the run on."""
         exhausted = False
         while True:
-            if not self._stopping:
+            if not self.stopping:
                 self._admit_waiting()
                 exhausted = exhausted or self._admit(source)
             self._dispatch()
@@ -163,11 +166,11 @@ class Engine:
         if self._awaiting_offers and not self.scheduler.stranded():
             return True
         unsaved = self.scheduler.waiting("decode") + self.scheduler.waiting("write")
-        return self.roster.expecting and (not self._stopping or unsaved > 0)
+        return self.roster.expecting and (not self.stopping or unsaved > 0)
 
     @property
     def _awaiting_offers(self) -> bool:
-        return self._serving and not self._stopping
+        return self._serving and not self.stopping
 
     def _admit_waiting(self) -> None:
         while (spec := self._admissions.next()) is not None:
@@ -175,7 +178,7 @@ class Engine:
 
     def _admit(self, source: Iterator[SessionSpec | Settled]) -> bool:
         """True when ``source`` has no more rows."""
-        while len(self._board.active) < self._limits.max_sessions:
+        while len(self._board.active) < self.limits.max_sessions:
             item = next(source, None)
             if item is None:
                 return True
@@ -193,7 +196,7 @@ class Engine:
             listener.admitted(spec, now)
 
     def _dispatch(self) -> None:
-        for dispatch in self.scheduler.step(("write", "decode") if self._stopping else None):
+        for dispatch in self.scheduler.step(("write", "decode") if self.stopping else None):
             self._in_flight += 1
             running = asyncio.create_task(self._carry(dispatch))
             self._running.add(running)
@@ -263,7 +266,10 @@ class Engine:
 
     def _extended(self, session_id: str, controls: tuple[Control, ...]) -> None:
         if (session := self._board.active.get(session_id)) is not None:
-            self.scheduler.push(self._board.extend(session, controls, self._clock()))
+            now = self._clock()
+            self.scheduler.push(self._board.extend(session, controls, now))
+            for listener in self._listeners:
+                listener.asked(session.spec, len(controls), now)
         else:
             self._admissions.amend(session_id, controls=controls)
 

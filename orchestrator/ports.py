@@ -103,6 +103,9 @@ class Listener:
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         """A lane answered; ``spec`` is None for work that belongs to no session."""
 
+    def asked(self, spec: SessionSpec, chunks: int, now: float) -> None:
+        """``spec``, which is open and under way, is to go on by so many chunks."""
+
     def denoised(self, spec: SessionSpec, index: int, latents: Ref, now: float) -> None:
         """Chunk ``index`` can be decoded: ``latents`` are its new ones."""
 
@@ -123,6 +126,9 @@ class Listener:
 
     def lane_joined(self, lane: Lane, now: float) -> None:
         """``lane`` is new and takes orders."""
+
+    def lane_leaving(self, lane: Lane, now: float) -> None:
+        """A node of ``lane`` is about to go: it takes no more orders."""
 
     def lane_left(self, lane: Lane, now: float) -> None:
         """``lane`` was asked to go, and has finished or lost what it held."""

@@ -62,12 +62,12 @@ class Roster:
         """``lane`` is new to the fleet, and takes orders from now on."""
         self._post(partial(self._joined, lane, expected))
 
-    def drain(self, lane: Lane) -> None:
+    def drain(self, lane: Lane, *, noticed: bool = False) -> None:
         """``lane`` takes no new order; listeners hear when it has finished what it holds (``lane_left``).
 
-        One that is being replaced after a loss is not waited for any more.
+        One that is being replaced after a loss is not waited for any more. ``noticed``: a node of it is about to go.
         """
-        self._post(partial(self._drained, lane))
+        self._post(partial(self._drained, lane, noticed))
 
     def did_well(self, lane: Lane) -> None:
         self._healer.did_well(lane)
@@ -104,7 +104,10 @@ class Roster:
         for listener in self._listeners:
             listener.lane_joined(lane, self._clock())
 
-    def _drained(self, lane: Lane) -> None:
+    def _drained(self, lane: Lane, noticed: bool) -> None:
+        if noticed:
+            for listener in self._listeners:
+                listener.lane_leaving(lane, self._clock())
         there = self._scheduler.fleet.of(lane) is not None
         if self._healer.call_off(lane) or (there and self._scheduler.drain_lane(lane)):
             self.left(lane)

@@ -7,7 +7,7 @@ costs O(log n) in ready tasks. Whose turn it is, ``fairness`` knows; which lane,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from gamecraft_core.base.messages import STAGES, Stage
@@ -54,13 +54,24 @@ class Scheduler:
 
     def __init__(self, limits: Limits, census: Census) -> None:
         self._limits = limits
-        self._census = census
+        self.census = census
         self.fleet = Fleet()
         self._lines = {stage: _Line(stage, limits, census, self.fleet.room[stage]) for stage in STAGES}
         self._queues: dict[Need, Queue] = {}
         self._in_order = tuple(self._lines[stage] for stage in _ORDER)
         self.credits = Credits()
         self.parked = 0
+
+    @property
+    def bounds(self) -> dict[str, tuple[Callable[[], int], int]]:
+        """What the limits bound, by name: how much there is of it, and how much there may be."""
+        limits, credits = self._limits, self.credits
+        return {
+            "sessions": (lambda: self.census.sessions, limits.max_sessions),
+            "undecoded_chunks": (lambda: credits.undecoded.total, limits.max_undecoded),
+            "unwritten_chunks": (lambda: credits.unwritten.total, limits.max_unwritten),
+            "payload_bytes": (lambda: self.census.payload_bytes, limits.max_payload_bytes),
+        }
 
     def newcomer(self, spec: SessionSpec) -> float:
         """The virtual time at which ``spec`` starts among its tenant's sessions."""
@@ -160,6 +171,10 @@ class Scheduler:
         """Lanes of ``stage`` that hold work."""
         return sum(bool(slot.tasks) for slot in self.fleet if slot.lane.stage == stage)
 
+    def leaving(self, stage: Stage) -> int:
+        """Lanes of ``stage`` that are draining. The metrics endpoint asks from a thread of its own."""
+        return sum(slot.draining and slot.lane.stage == stage for slot in list(self.fleet))
+
     def lanes(self, stage: Stage) -> int:
         """Lanes of ``stage``, the draining ones with them."""
         return sum(slot.lane.stage == stage for slot in self.fleet)
@@ -186,7 +201,7 @@ class Scheduler:
             return self.credits.unwritten.total >= self._limits.max_unwritten
         if stage not in ("encode", "denoise"):
             return False
-        full = self._census.payload_bytes >= self._limits.max_payload_bytes
+        full = self.census.payload_bytes >= self._limits.max_payload_bytes
         crowded = stage == "denoise" and self.credits.undecoded.total >= self._limits.max_undecoded
         return (full or crowded) and (self.parked > 0 or any(map(self._moves, self._in_order[:3])))
 
@@ -200,7 +215,7 @@ class Scheduler:
         Where somebody with a better claim may turn up any time, a lane that works on one order at a time is not given
         another to wait behind it.
         """
-        alone = line.serial and self._census.shared
+        alone = line.serial and self.census.shared
         most = 1 if alone else _ALL
         room, turns = line.room, line.turns
         while turns.waiting and (room.idle if alone else room.orders) and not self.held_back(line.stage):

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from orchestrator.instruments import Refused
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.port import OverQuota
 from orchestrator.live.session import Live
@@ -20,11 +21,16 @@ class Quotas:
     """Refuses with OverQuota. ``sessions_of`` gives a tenant's sessions, those included that rest or have settled."""
 
     def __init__(
-        self, limits: ServiceLimits, sessions_of: Callable[[str], Iterable[Live]], clock: Callable[[], float]
+        self,
+        limits: ServiceLimits,
+        sessions_of: Callable[[str], Iterable[Live]],
+        clock: Callable[[], float],
+        refused: Callable[[Refused], None] = lambda reason: None,
     ) -> None:
         self._limits = limits
         self._sessions_of = sessions_of
         self._clock = clock
+        self._refused = refused
         self._promised: Counter[str] = Counter()
         self._sent: dict[str, tuple[float, float]] = {}
 
@@ -32,7 +38,7 @@ class Quotas:
         """One session more may run or wait."""
         most = self._limits.quota_of(tenant).sessions
         if most is not None and sum(live.in_engine for live in self._sessions_of(tenant)) >= most:
-            raise OverQuota(
+            raise self._over(
                 f"{most} of your sessions run or wait, and no more may",
                 field="sessions",
                 remedy="finish or cancel one",
@@ -46,7 +52,7 @@ class Quotas:
         if most is not None:
             waiting = sum(len(live.controls) - live.shown for live in self._sessions_of(tenant) if not live.settled)
             if waiting + self._promised[tenant] + chunks > most:
-                raise OverQuota(
+                raise self._over(
                     f"{waiting} of your chunks are not made yet, and {most} may wait",
                     field="chunks",
                     remedy=f"ask for {most} at most, and for more as they come",
@@ -67,10 +73,14 @@ class Quotas:
         sent, at = self._sent.get(tenant, (0.0, now))
         sent = max(0.0, sent - (now - at) * most / _HOUR)
         if sent + size > most:
-            raise OverQuota(
+            raise self._over(
                 f"{size} bytes are more than is left of {most} an hour",
                 field="upload_bytes",
                 remedy="wait, or send less",
                 retry_after=min(_HOUR, (sent + size - most) * _HOUR / most),
             )
         self._sent[tenant] = sent + size, now
+
+    def _over(self, message: str, field: str, remedy: str, retry_after: float) -> OverQuota:
+        self._refused("quota")
+        return OverQuota(message, field=field, remedy=remedy, retry_after=retry_after)

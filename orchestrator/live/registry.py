@@ -17,6 +17,7 @@ from gamecraft_core.base.messages import ChunkRecord, Receipt
 from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from orchestrator.admission import Refusal, Wait
 from orchestrator.engine import Engine
+from orchestrator.instruments import Refused
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.port import NotReady, Overloaded
 from orchestrator.live.reel import Reel, split
@@ -32,8 +33,15 @@ Fetch = Callable[[Ref], Awaitable[bytes]]
 class Registry(Listener):
     """Owns every ``Live`` that is not settled, and for a while those that are."""
 
-    def __init__(self, limits: ServiceLimits, fetch: Fetch, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limits: ServiceLimits,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        refused: Callable[[Refused], None] = lambda reason: None,
+    ) -> None:
         self.reel = Reel(limits.media_bytes)
+        self.refused = refused
         self._limits = limits
         self._fetch = fetch
         self._clock = clock
@@ -61,6 +69,7 @@ class Registry(Listener):
         """Raise Overloaded where a session would be refused now; asks nobody but this process."""
         answer = self._running.room(tenant, priority)
         if isinstance(answer, Refusal):
+            self.refused("queue")
             raise self._overloaded(answer)
 
     def enter(self, live: Live) -> None:
@@ -70,6 +79,7 @@ class Registry(Listener):
             self._offer(live)
         except Overloaded:
             del self._sessions[live.session_id]
+            self.refused("queue")
             raise
 
     def resume(self, live: Live) -> None:

@@ -52,7 +52,7 @@ class LocalService:
         self._clock = clock
         self._journal = Journal(store)
         self._archive = Archive(store, self._journal)
-        self._quotas = Quotas(limits, registry.of_tenant, clock)
+        self._quotas = Quotas(limits, registry.of_tenant, clock, registry.refused)
         self.charge = self._quotas.charge
         self._state: Literal["starting", "ready", "draining"] = "starting"
         self.metrics = metrics
@@ -318,6 +318,7 @@ class LocalService:
 
     def _check_ready(self) -> None:
         if self._state != "ready":
+            self._registry.refused("not_ready")
             what = "starts" if self._state == "starting" else "is about to stop"
             raise NotReady(f"the service {what}", retry_after=self._limits.retry_seconds)
 
@@ -331,6 +332,7 @@ class LocalService:
             remedy = "finish it, and begin another from its last frames"
             raise Conflict(f"a session has {self._limits.max_chunks} chunks at most", field="actions", remedy=remedy)
         if asked - live.shown > self._limits.max_ahead:
+            self._registry.refused("ahead")
             raise Overloaded(
                 f"{len(live.controls) - live.shown} controls wait to be carried out",
                 field="actions",

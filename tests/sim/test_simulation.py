@@ -166,7 +166,7 @@ def test_bare_and_full_records_make_no_difference_to_what_happens() -> None:
 
 def test_timeline_and_metrics_are_those_of_a_run() -> None:
     simulation, ledger, timeline = eventful(4, Constant(1.0))
-    metrics = Metrics({"denoise": 4}, simulation.scheduler.waiting, 0.0, lambda: simulation.now)
+    metrics = Metrics(fleet(Constant(4.0), Constant(1.0)), simulation.scheduler, 0.0, lambda: simulation.now)
     simulation._listeners += (metrics,)
     simulation.run()
     events = json.loads(timeline.to_json())["traceEvents"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ from gamecraft_core.base.errors import (
 from gamecraft_core.base.messages import STAGES, DecodeOrder, DenoiseOrder, EncodeOrder, Order, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.board import Board
+from orchestrator.census import Census
 from orchestrator.engine import Engine
+from orchestrator.instruments import OPERATIONS
 from orchestrator.limits import Limits
 from orchestrator.metrics import METRICS, Metrics, markdown, reason_of
 from orchestrator.scheduler import Scheduler
@@ -34,6 +38,13 @@ from tests.fakes.sessions import provenance, session
 DOCUMENT = Path(__file__).resolve().parents[2] / "infra" / "prometheus" / "METRICS.md"
 
 SECONDS = {"TextOrder": 0.5, "EncodeOrder": 1.0, "DenoiseOrder": 4.0, "DecodeOrder": 2.0, "WriteOrder": 0.25}
+
+
+@dataclass(eq=False)
+class GpuLane(FakeLane):
+    """A fake lane that says what it reserves."""
+
+    gpus: float = 0.0
 
 
 def usual(order: Order) -> float:
@@ -49,13 +60,21 @@ def run(rows: Sequence[SessionSpec], behaviour: Behaviour = usual, groups: int =
         lanes = [FakeLane(f"{stage}-{n}", stage, behaviour) for stage in STAGES for n in range(counts[stage])]
         board = Board(Limits(), provenance)
         scheduler = Scheduler(Limits(), board.census)
-        metrics = Metrics(counts, scheduler.waiting, clock(), clock)
+        metrics = Metrics(lanes, scheduler, clock(), clock)
+        metrics.job(len(rows), sum(row.num_chunks for row in rows), lambda: (0, 0))
         engine = Engine(lanes, board, scheduler, Limits(), ShardBook(len(rows), 4), [metrics], clock)
+        metrics.attach(engine)
         assert await engine.run(iter(rows))
         metrics.at_end = generate_latest(metrics.registry).decode()  # type: ignore[attr-defined]
         return metrics
 
     return virtual_time.run(main())
+
+
+def watching(*stages: Stage, now: float, gpus: float = 0.0, census: Census | None = None) -> Metrics:
+    """Metrics since 0, read at ``now``, of a lane for each of ``stages`` and of a scheduler that has nothing to do."""
+    lanes = [GpuLane(f"{stage}-{n}", stage, usual, gpus=gpus) for n, stage in enumerate(stages)]
+    return Metrics(lanes, Scheduler(Limits(), census or Census()), 0.0, lambda: now)
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -132,14 +151,12 @@ def test_no_label_is_unbounded_and_every_series_is_documented() -> None:
 
 def test_memory_is_bounded_by_the_sessions_under_way() -> None:
     metrics = run([session(f"s{i}", chunks=2, row=i + 1) for i in range(30)], faulty)
-    assert not metrics._admitted
-    assert not metrics._last_chunk
-    assert not metrics._ready
+    assert not metrics._sessions
     assert all(len(kept) <= 256 for kept in metrics._recent.values())
 
 
 def test_a_session_that_is_called_off_is_neither_committed_nor_failed() -> None:
-    metrics = Metrics({}, lambda stage: 0, 0.0, lambda: 0.0)
+    metrics = watching(now=0.0)
     came, waited = session("came"), session("waited")
     metrics.admitted(came, 0.0)
     for spec in (came, waited):
@@ -149,7 +166,7 @@ def test_a_session_that_is_called_off_is_neither_committed_nor_failed() -> None:
 
 
 def test_two_orders_that_overlap_in_a_lane_keep_it_busy_once() -> None:
-    metrics = Metrics(dict.fromkeys(STAGES, 1), lambda stage: 0, 0.0, lambda: 10.0)
+    metrics = watching(*STAGES, now=10.0)
     for index, (started, ended) in enumerate([(0.0, 4.0), (2.0, 6.0)]):
         facts = {"memory_bytes": 5, "frames": 33}
         receipt = Receipt(
@@ -179,7 +196,7 @@ def test_the_document_is_up_to_date() -> None:
 
 
 def test_a_lane_that_is_lost_while_it_drains_is_not_missing() -> None:
-    metrics = Metrics({"denoise": 2}, lambda stage: 0, 0.0)
+    metrics = watching("denoise", "denoise", now=1.0)
     lane = FakeLane("denoise-0", "denoise", usual)
     for _ in range(2):
         metrics.lane_lost(lane, LaneLost("preempted"), 1.0)
@@ -191,8 +208,7 @@ def test_a_lane_that_is_lost_while_it_drains_is_not_missing() -> None:
 
 def test_lanes_are_counted_as_they_come_and_go_and_used_for_as_long_as_they_are_there() -> None:
     """Two lanes for 10 s, a third from 4 to 8; 11 s of work in their 24."""
-    now = [10.0]
-    metrics = Metrics({"denoise": 2}, lambda stage: 0, 0.0, lambda: now[0])
+    metrics = watching("denoise", "denoise", now=10.0)
     value = metrics.registry.get_sample_value
 
     def there() -> tuple[float | None, float | None]:
@@ -215,3 +231,119 @@ def test_lanes_are_counted_as_they_come_and_go_and_used_for_as_long_as_they_are_
     assert there() == (2.0, 0.0)
     assert value("gamecraft_lane_memory_bytes", {"stage": "denoise"}) == 3
     assert value("gamecraft_lane_busy_ratio", {"stage": "denoise"}) == pytest.approx(11 / 24)
+
+
+def test_a_job_knows_how_far_it_is_and_what_the_store_did() -> None:
+    """Of nine rows three fail: what they will never make does not count as left."""
+    rows = [session(f"secret-{i}", chunks=3, row=i + 1) for i in range(9)]
+    metrics = run(rows, faulty, groups=5)
+    assert value(metrics, "job_rows") == value(metrics, "job_rows_settled") == 9
+    assert value(metrics, "job_chunks") == value(metrics, "job_chunks_settled") == 27
+    assert value(metrics, "chunks_stored_total") == 6 * 3
+    assert value(metrics, "sessions_admitted_total") == 9
+    assert value(metrics, "video_seconds_total") == pytest.approx(value(metrics, "frames_total") / 25)
+    of = {name: value(metrics, "store_seconds_count", operation=name) for name in OPERATIONS}
+    assert of == {"chunk": 12, "restore": 0, "commit": 6, "failure": 3, "publish": 3}
+    assert value(metrics, "last_chunk_timestamp_seconds") > 0
+    assert value(metrics, "bound_usage", bound="payload_bytes") == 0
+    assert value(metrics, "bound_limit", bound="undecoded_chunks") == Limits().max_undecoded
+    assert value(metrics, "bound_limit", bound="waiting_sessions") == Limits().max_queued
+    assert value(metrics, "drain_grace_seconds") == Limits().grace_seconds
+    assert value(metrics, "drain_started_timestamp_seconds") == 0
+
+
+def test_what_is_stored_after_a_session_went_back_counts_once() -> None:
+    metrics = watching(*STAGES, now=9.0)
+    metrics.job(1, 4, lambda: (0, 0))
+    spec = session("a", chunks=4)
+    metrics.admitted(spec, 0.0)
+    for index in range(3):
+        metrics.settled(spec, written("a", index, record={}), 0.0, 1.0)
+    settled = partial(metrics.registry.get_sample_value, "gamecraft_job_chunks_settled")
+    assert settled() == 3
+    metrics.settled(spec, written("a", 0, stored=False, chunks=[{}, {}]), 0.0, 2.0)
+    assert settled() == 2, "the third was not found again"
+    metrics.finished(spec, None, 3.0)
+    assert settled() == 4
+
+
+def written(name: str, index: int, *, stored: bool = True, **facts: object) -> Receipt:
+    facts = {"stored": True, **facts} if stored else facts
+    return Receipt(stage="write", session_id=name, index=index, lane="write-0", started=0.0, ended=1.0, facts=facts)
+
+
+def test_what_viewers_see_is_measured_for_who_watches_alone() -> None:
+    census = Census()
+    metrics = watching(*STAGES, now=9.0, census=census)
+    live, batch = session("live", chunks=1, priority="interactive", open=True), session("batch", chunks=1)
+    for spec in (live, batch):
+        census.came(spec)
+        metrics.admitted(spec, 0.0)
+    sample = metrics.registry.get_sample_value
+    assert sample("gamecraft_live_sessions") == 1
+    for spec in (live, batch):
+        metrics.decoded(spec, 0, None, 2.0)
+    metrics.asked(live, 1, 3.0)
+    metrics.decoded(live, 1, None, 4.0)
+    assert sample("gamecraft_action_to_frame_seconds_count") == 2
+    assert sample("gamecraft_action_to_frame_seconds_sum") == 2.0 + 1.0
+    assert sample("gamecraft_live_video_seconds_total") == pytest.approx(2 * 33 / 25)
+    assert sample("gamecraft_stalls_total") == 1, "the first had been played at 3.32"
+    assert sample("gamecraft_stall_seconds_total") == pytest.approx(4.0 - 2.0 - 33 / 25)
+    metrics.settled(live, written("live", 1, committed=True), 3.0, 5.0)
+    assert sample("gamecraft_chunks_stored_total") == 0, "an open session's record stores no chunk"
+
+
+def test_work_without_a_chunk_is_a_stall_and_rest_is_none() -> None:
+    now, census = [100.0], Census()
+    scheduler = Scheduler(Limits(), census)
+    metrics = Metrics([], scheduler, 0.0, lambda: now[0])
+    stalled = partial(metrics.registry.get_sample_value, "gamecraft_stalled_seconds")
+    assert stalled() == 0.0, "there is nothing to do"
+    scheduler.park()
+    now[0] = 130.0
+    assert stalled() == 30.0
+    spec = session("a", chunks=2)
+    metrics.admitted(spec, 120.0)
+    metrics.settled(spec, written("a", 0, record={}), 120.0, 125.0)
+    assert stalled() == 5.0
+
+
+def test_gpu_seconds_are_those_of_lanes_that_were_there() -> None:
+    """Two lanes of two GPUs for 10 s, of which one goes after 4; its node had said so."""
+    metrics = watching("denoise", "denoise", now=10.0, gpus=2.0)
+    gone = GpuLane("denoise-1", "denoise", usual, gpus=2.0)
+    metrics.lane_leaving(gone, 3.0)
+    metrics.lane_left(gone, 4.0)
+    of = partial(metrics.registry.get_sample_value, labels={"stage": "denoise"})
+    assert of("gamecraft_gpu_seconds_total") == 2 * 10 + 2 * 4
+    assert of("gamecraft_lane_seconds_total") == 10 + 4
+    assert of("gamecraft_node_notices_total") == 1
+
+
+def test_the_limit_is_that_of_the_lane_that_holds_most() -> None:
+    metrics = watching("decode", "decode", now=2.0)
+    for lane, held, could in (("decode-0", 5, 50), ("decode-1", 7, 8)):
+        facts = {"memory_bytes": held, "memory_limit_bytes": could, "frames": 33}
+        receipt = Receipt(stage="decode", session_id="a", index=0, lane=lane, started=0.0, ended=1.0, facts=facts)
+        metrics.settled(session("a"), receipt, 0.0, 1.0)
+    of = partial(metrics.registry.get_sample_value, labels={"stage": "decode"})
+    assert (of("gamecraft_lane_memory_bytes"), of("gamecraft_lane_memory_limit_bytes")) == (7, 8)
+    assert of("gamecraft_lane_busy_seconds_total") == 2.0
+
+
+def test_a_draining_run_says_since_when() -> None:
+    async def main() -> float | None:
+        clock = asyncio.get_running_loop().time
+        census = Census()
+        scheduler = Scheduler(Limits(), census)
+        metrics = Metrics([], scheduler, clock(), clock)
+        engine = Engine([], Board(Limits(), provenance), scheduler, Limits(), None, [metrics], clock)
+        metrics.attach(engine)
+        await asyncio.sleep(7)
+        engine.stop()
+        await asyncio.sleep(2)
+        engine.stop()
+        return metrics.registry.get_sample_value("gamecraft_drain_started_timestamp_seconds")
+
+    assert virtual_time.run(main()) == 7.0
