@@ -182,7 +182,9 @@ class Studio:
             lane = StudioLane(f"{name}-{number}", name, behaviour)  # type: ignore[arg-type]
             lane.store, lane.aside, lane.pictures = store, aside, pictures
             self.lanes.append(lane)
-        self.registry = Registry(self.service_limits, fetch or _bytes, self.now)
+        #: Why somebody was refused, each time.
+        self.refused: list[str] = []
+        self.registry = Registry(self.service_limits, fetch or _bytes, self.now, self.refused.append)
         desk = Desk({"tiny-gamecraft": served or preset()}, "tiny-gamecraft", store, None)
         self.service = LocalService(
             self.registry,

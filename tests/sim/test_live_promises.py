@@ -223,6 +223,7 @@ def test_who_waits_hears_the_place_and_who_cannot_wait_is_refused(store: Store) 
         with pytest.raises(Overloaded) as refused:
             await begin(studio, "w")
         assert refused.value.position == 3
+        assert studio.refused == ["queue"]
         listening = asyncio.create_task(until(studio, waiting[1], "running", "other"))
         await asyncio.sleep(1)
         await studio.service.cancel(running, ME)
@@ -272,6 +273,7 @@ def test_controls_far_ahead_are_held_back(store: Store) -> None:
         with pytest.raises(Overloaded) as refused:
             await studio.service.control(name, ME, "d", None)
         assert refused.value.retry_after == pytest.approx(1.32)
+        assert studio.refused == ["ahead"]
         with pytest.raises(Conflict, match="at most"):
             await studio.service.control(name, ME, "d*9", None)
 

@@ -152,6 +152,7 @@ def test_a_service_that_stops_accepts_nothing_and_says_so(store: Store) -> None:
             await begin(studio, "w")
         with pytest.raises(NotReady):
             await studio.service.control(name, ME, "w", None)
+        assert studio.refused == ["not_ready"] * 2
         assert len(list(store.list(layout.staging_folder(name)))) == 2, "what was being denoised is durable"
 
     virtual_time.run(main())

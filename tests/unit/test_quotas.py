@@ -20,13 +20,14 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.refused: list[str] = []
 
     def __call__(self) -> float:
         return self.now
 
 
 def quotas(clock: Clock, **each: Quota) -> Quotas:
-    return Quotas(ServiceLimits(quotas=each), lambda tenant: (), clock)
+    return Quotas(ServiceLimits(quotas=each), lambda tenant: (), clock, clock.refused.append)
 
 
 @given(st.lists(st.tuples(st.floats(0, 2 * HOUR), st.integers(1, 1000)), max_size=40))
@@ -51,12 +52,14 @@ def test_what_can_never_fit_is_refused_for_an_hour_at_most() -> None:
 
 
 def test_what_is_refused_is_not_charged_and_others_are_not_concerned() -> None:
-    tried = quotas(Clock(), ann=Quota(upload_bytes=1000))
+    clock = Clock()
+    tried = quotas(clock, ann=Quota(upload_bytes=1000))
     tried.charge("bob", 1 << 30)
     tried.charge("ann", 600)
     with pytest.raises(OverQuota, match="401 bytes"):
         tried.charge("ann", 401)
     tried.charge("ann", 400)
+    assert clock.refused == ["quota"]
 
 
 def test_a_refusal_travels_whole() -> None:
