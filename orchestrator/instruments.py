@@ -194,8 +194,9 @@ class Instruments(Collector):
 
 def _add(known: dict[_Key, Kind], spec: Spec, metric: Kind) -> None:
     """Note each series by name and label: a look-up is paid at each use."""
-    for values in _values(spec):
-        known[(_short(spec), *values)] = metric.labels(*values) if values else metric
+    for label in _values(spec):
+        series: Kind = metric.labels(*label) if label else metric
+        known[_short(spec), *label] = series
 
 
 def _values(spec: Spec) -> list[_Key]:

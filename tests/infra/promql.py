@@ -52,7 +52,7 @@ def known() -> dict[str, set[str]]:
 def selectors(expression: str) -> list[tuple[str, set[str]]]:
     """Each metric that is read, with the labels that are matched."""
     return [
-        (node.name, {matcher.name for matcher in node.matchers.matchers})
+        (str(node.name), {matcher.name for matcher in node.matchers.matchers})
         for node in _nodes(promql_parser.parse(expression))
         if isinstance(node, promql_parser.VectorSelector)
     ]

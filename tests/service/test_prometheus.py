@@ -12,31 +12,55 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client import generate_latest
 
 from gamecraft_core.base.messages import STAGES
+from jobs.dashboard_panels import ROWS
+from jobs.dashboard_picture import substituted
 from jobs.metrics_server import serve_metrics
+from orchestrator.census import Census
+from orchestrator.http.client import Client
+from orchestrator.limits import Limits
 from orchestrator.metrics import METRICS, Metrics
-from tests.ray.runs import ROOT, SMALL, manifest, row
+from orchestrator.scheduler import Scheduler
+from tests.infra.promql import rules
+from tests.ray.runs import INPUTS, ROOT, SMALL, manifest, row
+from tests.ray.serving import Serving
 from tests.servers.child import free_port
 from tests.servers.cluster import ENV, RayCluster
+from tests.servers.prometheus import Prometheus, prometheus
 
 pytestmark = pytest.mark.service
 
 DEADLINE_S = 120.0
 
-#: What a run without failures leaves at zero.
+#: What a run without failures, and without a cluster that shrinks, leaves at zero.
 QUIET = {
+    "gamecraft_drain_started_timestamp_seconds",
     "gamecraft_failures_total",
+    "gamecraft_gpu_seconds_total",
     "gamecraft_lane_restarts_total",
+    "gamecraft_lanes_draining",
     "gamecraft_lanes_missing",
+    "gamecraft_node_notices_total",
+    "gamecraft_orders_parked",
     "gamecraft_queue_depth",
+    "gamecraft_stall_seconds_total",
+    "gamecraft_stalls_total",
     "gamecraft_store_retries_total",
+}
+#: What a job leaves at zero, and somebody who plays does not.
+LIVE = {
+    "gamecraft_action_to_frame_seconds",
+    "gamecraft_live_sessions",
+    "gamecraft_live_video_seconds_total",
+    "gamecraft_refusals_total",
 }
 
 
@@ -58,48 +82,8 @@ def until(condition: Callable[[], Any], what: str, alive: subprocess.Popen[Any] 
     raise AssertionError(f"did not come about in {DEADLINE_S:.0f} s: {what}")
 
 
-class Prometheus:
-    """A running server's HTTP interface."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def get(self, path: str, **query: str) -> Any:
-        """The answer's ``data``; None while the server does not answer."""
-        with suppress(OSError), urllib.request.urlopen(f"{self._url}{path}?{urllib.parse.urlencode(query)}") as answer:
-            return json.load(answer)["data"]
-        return None
-
-    def ready(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"{self._url}/-/ready") as answer:
-            return bool(answer.status == 200)
-        return False
-
-    def values(self, query: str) -> list[float]:
-        return [float(each["value"][1]) for each in self.get("/api/v1/query", query=query)["result"]]
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A real Prometheus with its data in ``folder`` that scrapes ``target`` (host:port) five times a second."""
-    config = folder / "prometheus.yml"
-    scrape = {"job_name": "framelane", "static_configs": [{"targets": [target]}]}
-    config.write_text(json.dumps({"global": {"scrape_interval": "200ms"}, "scrape_configs": [scrape]}))
-    port = free_port()
-    command = [program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
-    command.append(f"--web.listen-address=127.0.0.1:{port}")
-    with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        server = Prometheus(f"http://127.0.0.1:{port}")
-        try:
-            until(server.ready, "Prometheus is ready", process)
-            yield server
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 def test_promtool_finds_nothing_to_object_to() -> None:
-    metrics = Metrics(dict.fromkeys(STAGES, 1), lambda stage: 0, 0.0)
+    metrics = Metrics([], Scheduler(Limits(), Census()), 0.0)
     command = [program("promtool"), "check", "metrics"]
     done = subprocess.run(
         command, input=generate_latest(metrics.registry), capture_output=True, timeout=60, check=False
@@ -108,7 +92,7 @@ def test_promtool_finds_nothing_to_object_to() -> None:
 
 
 def test_a_taken_port_is_exchanged_for_a_free_one() -> None:
-    metrics = Metrics(dict.fromkeys(STAGES, 1), lambda stage: 0, 0.0)
+    metrics = Metrics([], Scheduler(Limits(), Census()), 0.0)
     with serve_metrics(metrics.registry, 0) as first:
         port = urllib.parse.urlsplit(first).port
         assert port
@@ -129,54 +113,117 @@ def endpoint(log: Iterable[str]) -> str:
     raise AssertionError("the job ended without metrics:\n" + "".join(said))
 
 
-@pytest.mark.ray
-def test_a_real_prometheus_scrapes_a_job_while_it_runs(ray_cluster: RayCluster, tmp_path: Path) -> None:
-    program("prometheus")
-    # the first commits soon, the others go on long enough for that to be scraped
+@contextmanager
+def job(cluster: RayCluster, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A job of which one session commits soon, one row is wrong and others go on for a while; and its endpoint."""
     rows = [row("session-0", "w d"), row("bad", "jump")]
     rows += [row(f"session-{number}", "w d s*60", seed=number) for number in range(1, 4)]
-    out = tmp_path / "out"
     command = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", "laptop"]
-    command += ["--manifest", str(manifest(tmp_path, rows)), "--out", str(out), "--metrics-port", "0"]
-    command += ["--address", ray_cluster.address]
+    command += ["--manifest", str(manifest(folder, rows)), "--out", str(folder / "out"), "--metrics-port", "0"]
+    command += ["--address", cluster.address]
     for setting in SMALL:
         command += ["--set", setting]
     environment = {**os.environ, **ENV, "PYTHONPATH": str(ROOT)}
-    job = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
     try:
-        assert job.stderr is not None
-        url = endpoint(job.stderr)
-        until(lambda: json.loads((out / "run.json").read_text()).get("metrics_url") == url, "run.json names it", job)
-        with prometheus(tmp_path, urllib.parse.urlsplit(url).netloc) as server:
-            seen = "gamecraft_outputs_committed_total > 0 and on() gamecraft_sessions{state='active'} > 1"
-            until(lambda: server.values(seen), "a commit is seen while others go on", job)
-            assert job.poll() is None, "the job is still running"
-            for _ in job.stderr:  # read to its end, so that the job never blocks on a full pipe
-                pass
-            assert job.wait() == 3
-            check_series(server)
+        yield process, endpoint(process.stderr)
     finally:
-        job.kill()
-        job.wait()
-        assert job.stderr is not None
-        job.stderr.close()
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
-def check_series(server: Prometheus) -> None:
-    """What was scraped: every documented metric has values, and the numbers fit together."""
+@pytest.mark.ray
+def test_a_real_prometheus_scrapes_a_job_and_a_service_and_the_dashboard_shows_them(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    """Our configuration and rules, found targets, and in the end every query of every panel."""
+    began = time.time()
+    (tmp_path / "prometheus").mkdir()
+    with prometheus(tmp_path / "prometheus", program("prometheus")) as server:
+        with job(ray_cluster, tmp_path) as (running, url):
+            server.scrape("framelane-job", "films", urllib.parse.urlsplit(url).netloc)
+            run_json = tmp_path / "out" / "run.json"
+            until(lambda: json.loads(run_json.read_text()).get("metrics_url") == url, "run.json names it", running)
+            seen = "gamecraft_outputs_committed_total > 0 and on() gamecraft_sessions{state='active'} > 1"
+            until(lambda: server.values(seen), "a commit is seen while others go on", running)
+            until(lambda: server.values("framelane:job_eta_seconds > 0"), "it is known when it will be done", running)
+            assert running.poll() is None, "the job is still running"
+            assert running.stderr is not None
+            for _ in running.stderr:  # read to its end, so that the job never blocks on a full pipe
+                pass
+            assert running.wait() == 3
+        check_job(server)
+        (tmp_path / "serve").mkdir()
+        port = free_port()
+        server.scrape("framelane-service", "town", f"127.0.0.1:{port}")
+        with Serving(ray_cluster, tmp_path / "serve", port) as serving:
+            play(serving.url)
+            shown = "framelane:live_realtime_factor:rate5m > 0 and on() gamecraft_live_sessions{run='town'} > 0"
+            until(lambda: server.values(shown), "somebody is seen playing", serving.process)
+            check_service(server)
+            check_dashboard(server, time.time() - began)
+
+
+def play(url: str) -> None:
+    """Four chunks of a session that then waits for controls; what is asked too far ahead is refused."""
+    with Client(url, patience=DEADLINE_S) as client:
+        name = client.create("A harbour.", image=INPUTS / "harbour.png", actions="w d", seed=7)["id"]
+        for piece in client.watch(name):
+            if piece.chunk == 1:
+                client.control(name, "a s", 2)
+            if piece.chunk == 3:
+                break
+    assert httpx.post(f"{url}/v1/sessions/{name}/controls", json={"actions": "w*100"}).status_code == 429
+
+
+def check_job(server: Prometheus) -> None:
+    """Every documented metric has a value in every series, and the numbers fit together."""
     for spec in METRICS:
         name = spec.name + ("_count" if spec.kind == "histogram" else "")
-        values = server.values(f"max_over_time({name}[10m])")
+        values = server.values(f"max_over_time({name}{{run='films'}}[10m])")
         labels = [len(each) for each in spec.labels.values()] or [1]
         assert len(values) == labels[0], name
-        if spec.name not in QUIET:
+        if spec.name not in QUIET | LIVE:
             assert max(values) > 0, name
     assert server.values('max_over_time(gamecraft_failures_total{reason="BadInput"}[10m])') == [1]
     assert 0 < max(server.values("max_over_time(gamecraft_overlap_ratio[10m])")) <= 1
     assert max(server.values("max_over_time(gamecraft_sessions{state='active'}[10m])")) > 1
+    assert server.values("max_over_time(gamecraft_job_rows[10m])") == [5]
+    assert server.values("max_over_time(gamecraft_job_chunks[10m])") == [2 + 3 * 62]
     for stage in STAGES:
         query = f"max_over_time(gamecraft_lane_memory_bytes{{stage='{stage}'}}[10m])"
         assert min(server.values(query)) > 10 << 20, "a process with its libraries holds more than 10 MiB"
-    text = json.dumps(server.get("/api/v1/series", **{"match[]": '{job="framelane"}'}))
+        least = server.values(f"min_over_time(framelane:lane_memory:ratio{{stage='{stage}'}}[10m])")
+        assert 0 < max(least) < 1
+    text = json.dumps(server.get("/api/v1/series", **{"match[]": '{job="framelane-job"}'}))
     assert "session-" not in text
     assert "gamecraft_chunk_stage_seconds_bucket" in text
+
+
+def check_service(server: Prometheus) -> None:
+    """What only a service with somebody in it can show."""
+    for spec in METRICS:
+        name = spec.name + ("_count" if spec.kind == "histogram" else "")
+        if spec.name in LIVE:
+            assert max(server.values(f"max_over_time({name}{{run='town'}}[10m])")) > 0, name
+    of = "{run='town'}"
+    assert server.values(f"gamecraft_action_to_frame_seconds_count{of}") == [4]
+    assert server.values(f"gamecraft_live_video_seconds_total{of}") == [pytest.approx(4 * 33 / 25)]
+    assert server.values(f"gamecraft_job_rows{of}") == [0]
+
+
+def check_dashboard(server: Prometheus, seconds: float) -> None:
+    """Each panel draws something; optional ones need exporters that are not here."""
+    for each in ROWS:
+        for panel in each.panels:
+            for query in panel.queries:
+                drawn = server.series(substituted(query.expression, "20s"), seconds)
+                assert panel.optional or drawn, f"{each.title}, {panel.title}: {query.expression}"
+    for rule in rules():
+        if "record" in rule:
+            assert server.series(rule["record"], seconds), rule["record"]
+    (told,) = [server.get("/api/v1/rules")]
+    health = {rule["name"]: rule["health"] for group in told["groups"] for rule in group["rules"]}
+    assert set(health.values()) == {"ok"}, health
