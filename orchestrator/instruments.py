@@ -194,9 +194,11 @@ class Instruments(Collector):
 
 def _add(known: dict[_Key, Kind], spec: Spec, metric: Kind) -> None:
     """Note each series by name and label: a look-up is paid at each use."""
-    for label in _values(spec):
-        series: Kind = metric.labels(*label) if label else metric
-        known[_short(spec), *label] = series
+    short = spec.name.removeprefix("gamecraft_")
+    if not spec.labels:
+        known[short,] = metric
+    for (label,) in _values(spec) if spec.labels else []:
+        known[short, label] = metric.labels(label)
 
 
 def _values(spec: Spec) -> list[_Key]:
