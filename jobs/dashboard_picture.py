@@ -1,6 +1,6 @@
 """The dashboard's panels as one picture, drawn from a Prometheus: what a reader sees without a Grafana at hand.
 
-Queries are those of ``jobs.dashboard_panels``, with Grafana's variables replaced as Grafana would.
+Queries are those of ``jobs.dashboard_rows``, with Grafana's variables replaced as Grafana would.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 from gamecraft_core.base.errors import UsageError
 from jobs.dashboard import placed
-from jobs.dashboard_panels import COLOURS, ROWS, Panel, Unit
+from jobs.dashboard_panels import COLOURS, Panel, Unit
+from jobs.dashboard_rows import ROWS
 
 _DPI, _COLUMN, _LINE = 100, 0.66, 0.3
 _POINTS = 240

@@ -14,8 +14,9 @@ import yaml
 
 from jobs import dashboard_picture
 from jobs.dashboard import generated
-from jobs.dashboard_panels import ROWS, Panel
+from jobs.dashboard_panels import Panel
 from jobs.dashboard_picture import substituted
+from jobs.dashboard_rows import ROWS
 from tests.infra.promql import OPTIONAL, ROOT, known, mistakes, selectors
 
 VALIDATES = ("infra/grafana/*.json", "infra/grafana/*.yaml")

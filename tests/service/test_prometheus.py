@@ -21,8 +21,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from gamecraft_core.base.messages import STAGES
-from jobs.dashboard_panels import ROWS
 from jobs.dashboard_picture import substituted
+from jobs.dashboard_rows import ROWS
 from jobs.metrics_server import serve_metrics
 from orchestrator.census import Census
 from orchestrator.http.client import Client
