@@ -20,10 +20,10 @@ OUT ?= out/chaos
 # The service's port: make serve PORT=8000
 PORT ?= 8000
 
-.PHONY: help setup demo serve test chaos parity check bench clean
+.PHONY: help setup demo serve test chaos parity check check-infra bench clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.dev-installed ## create .venv with everything that development needs
 
@@ -51,6 +51,10 @@ check: setup ## format, lint, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-infra: setup ## validate every manifest, image, rule and policy under infra/
+	bash tests/system_packages.sh
+	$(BIN)/python -m pytest tests/infra
 
 bench: setup ## run every benchmark (CHECK=1: status 1 where a figure is short of its goal)
 	$(BIN)/python -m tests.bench
