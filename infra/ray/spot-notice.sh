@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Waits until AWS calls this spot node back, which it says two minutes before, and tells Ray: nothing new is placed here
-# then, lanes end what they hold, others start elsewhere. What is not empty in time is lost with the node and healed.
+# Runs a command (`ray start --block ...`) until it ends, or AWS calls this spot node back, which it says two minutes
+# ahead: then the command gets SIGTERM. Ray takes that for a drain notice: nothing new is placed here, lanes end what they
+# hold, others start elsewhere. What is not empty in time is lost with the node and healed.
 set -euo pipefail
 
 METADATA=${METADATA:-http://169.254.169.254}/latest
@@ -14,6 +15,8 @@ noticed() {
     ask --header="X-aws-ec2-metadata-token: $token" "$METADATA/meta-data/spot/instance-action" >/dev/null
 }
 
-until noticed; do sleep "$PERIOD_S"; done
-exec ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'spot notice' \
-  --deadline-remaining-seconds 110
+"$@" &
+command=$!
+while kill -0 "$command" 2>/dev/null && ! noticed; do sleep "$PERIOD_S"; done
+kill -TERM "$command" 2>/dev/null || true
+wait "$command"

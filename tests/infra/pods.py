@@ -15,7 +15,7 @@ NODE_TYPE = "ray.io/node-type"
 
 #: Where Ray, Python's libraries and our caches write; the root of the file system is read-only.
 _WRITTEN = {"/tmp", "/home/framelane"}
-_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "m": Decimal("0.001")}
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Pods:
 
 def quantity(text: str) -> Decimal:
     """A Kubernetes quantity as a number."""
+    if text.endswith("m"):
+        return Decimal(text.removesuffix("m")) / 1000
     for unit, factor in _UNITS.items():
         if text.endswith(unit):
             return Decimal(text.removesuffix(unit)) * factor

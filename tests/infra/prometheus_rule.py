@@ -1,4 +1,4 @@
-"""Writes infra/kuberay/prometheus-rule.yaml: the rules of infra/prometheus/rules, as the Prometheus operator takes them.
+"""Writes infra/kuberay/prometheus-rule.yaml: infra/prometheus/rules, as the Prometheus operator takes them.
 
 python -m tests.infra.prometheus_rule
 """
@@ -11,10 +11,10 @@ from tests.infra.documents import INFRA, Document, read
 
 TARGET = INFRA / "kuberay" / "prometheus-rule.yaml"
 
-_HEADER = (
-    "# Made from infra/prometheus/rules by `python -m tests.infra.prometheus_rule`. CHANGE the label `release`, as in\n"
-)
-_HEADER += "# monitoring.yaml.\n"
+_HEADER = """\
+# Made from infra/prometheus/rules by `python -m tests.infra.prometheus_rule`.
+# CHANGE the label `release`, as in monitoring.yaml.
+"""
 
 
 def made() -> Document:

@@ -35,8 +35,8 @@ def of(document: Document) -> Iterator[str]:
     if file is None:
         try:
             kubernetes_validate.validate(document, KUBERNETES, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            yield f"{'/'.join(map(str, error.path))}: {error.message}"
+        except kubernetes_validate.ValidationError as refused:
+            yield f"{'/'.join(map(str, refused.path))}: {refused.message}"
         return
     for error in _validator(file, document["kind"]).iter_errors(document):
         for deepest in _leaves(error):

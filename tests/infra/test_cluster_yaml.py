@@ -10,34 +10,26 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import boto3
+import botocore.session
 import jsonschema
 import pytest
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.scripts.scripts import drain_node, start
+from ray.scripts.scripts import start
 
 from jobs.config import load_fleet
 from tests.infra import documents, pods
 from tests.infra.documents import INFRA, ROOT, Document
 
-VALIDATES = ("ray/cluster.yaml",)
+VALIDATES = ("infra/ray/cluster.yaml",)
 
 (CLUSTER,) = documents.read((INFRA / "ray" / "cluster.yaml").read_text("utf-8"))
 NOTICE = INFRA / "ray" / "spot-notice.sh"
 TYPES = CLUSTER["available_node_types"]
-#: What EC2's RunInstances takes of what we give it; Ray passes it on unseen.
-NODE = {
-    "BlockDeviceMappings",
-    "IamInstanceProfile",
-    "ImageId",
-    "InstanceMarketOptions",
-    "InstanceType",
-    "MetadataOptions",
-}
 
 
 def prepared(config: Document) -> Document:
@@ -91,11 +83,14 @@ def test_nodes_are_what_they_should_be() -> None:
     assert CLUSTER["idle_timeout_minutes"] * 60 >= load_fleet("8xa100-elastic").elastic.idle_seconds
 
 
+@lru_cache
+def run_instances() -> Any:
+    """What EC2's call takes that Ray makes with a ``node_config``, passed on unseen."""
+    return botocore.session.Session().get_service_model("ec2").operation_model("RunInstances").input_shape
+
+
 def refused(node: Document) -> str:
-    """What EC2's RunInstances has against ``node``: Ray passes it on unseen."""
-    wanted = boto3.session.Session().client("ec2", region_name="us-east-1").meta.service_model
-    shape = wanted.operation_model("RunInstances").input_shape
-    report: str = ParamValidator().validate({**node, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
+    report: str = ParamValidator().validate({**node, "MinCount": 1, "MaxCount": 1}, run_instances()).generate_report()
     return report
 
 
@@ -116,10 +111,10 @@ def test_images_are_those_of_kubernetes() -> None:
 def test_ray_starts_with_options_that_it_has() -> None:
     known = {name for option in start.params for name in option.opts}
     commands = [*CLUSTER["head_start_ray_commands"], *CLUSTER["worker_start_ray_commands"]]
-    starts = [command for command in commands if command.startswith("ray start")]
+    starts = [command for command in commands if "ray start" in command]
     assert len(starts) == 2
     for command in starts:
-        assert set(re.findall(r"--[a-z-]+", command)) <= known
+        assert set(re.findall(r" (--[a-z-]+)", command)) <= known
     assert "--dashboard-host=127.0.0.1" in starts[0], "Ray's dashboard runs code for whoever reaches it"
     assert "--env RAY_AUTH_MODE=token" in CLUSTER["docker"]["run_options"]
     assert any(path.endswith("/.ray/auth_token") for path in CLUSTER["file_mounts"])
@@ -173,17 +168,27 @@ def metadata() -> Iterator[str]:
             thread.join()
 
 
-def test_a_spot_notice_drains_the_node(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    ray = tmp_path / "ray"
-    ray.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {told}\n')
-    ray.chmod(0o755)
+def run_under_notice(tmp_path: Path, url: str, command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "METADATA": url, "PERIOD_S": "0.05"}
+    words = [str(NOTICE), "bash", "-c", command]
+    return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_spot_notice_is_a_drain_notice(tmp_path: Path) -> None:
     with metadata() as url:
-        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "METADATA": url, "PERIOD_S": "0.05"}
-        subprocess.run([NOTICE], env=environment, check=True, timeout=60)
+        ray = "trap 'echo draining; exit 3' TERM; while :; do sleep 0.05; done"
+        done = run_under_notice(tmp_path, url, ray)
+    assert (done.stdout, done.returncode) == ("draining\n", 3), done.stderr
     assert Metadata.asked == Metadata.notice_at, "it asks again until there is a notice, and then no more"
-    command, *words = told.read_text().splitlines()
-    assert command == drain_node.name
-    with drain_node.make_context("drain-node", words) as context:
-        assert context.params["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
-        assert 0 < context.params["deadline_remaining_seconds"] < 120
+
+
+def test_without_a_notice_nothing_is_stopped(tmp_path: Path) -> None:
+    done = run_under_notice(tmp_path, "http://127.0.0.1:1", "trap 'echo draining' TERM; sleep 0.3; echo ended; exit 5")
+    assert (done.stdout, done.returncode) == ("ended\n", 5), done.stderr
+
+
+def test_ray_has_time_to_drain_and_no_more_than_aws_gives() -> None:
+    (command,) = [each for each in CLUSTER["worker_start_ray_commands"] if "ray start" in each]
+    (drain,) = re.findall(r"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=(\d+) ", command)
+    assert 60 <= int(drain) <= 110
+    assert " --block " in command

@@ -15,7 +15,7 @@ from tests.infra import documents
 from tests.infra.documents import INFRA, ROOT, read
 from tests.infra.pods import groups
 
-VALIDATES = ("docker/Dockerfile", "docker/Dockerfile.cpu", "docker/.hadolint.yaml")
+VALIDATES = ("infra/docker/Dockerfile", "infra/docker/Dockerfile.cpu", "infra/docker/.hadolint.yaml")
 
 DOCKER = INFRA / "docker"
 RECIPES = [DOCKER / "Dockerfile", DOCKER / "Dockerfile.cpu"]
@@ -25,7 +25,7 @@ every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.
 
 
 def lint(path: Path) -> str:
-    command = [HADOLINT, "--no-color", "--config", DOCKER / ".hadolint.yaml", path]
+    command = [str(HADOLINT), "--no-color", "--config", str(DOCKER / ".hadolint.yaml"), str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.infra import documents, pods, ray_rules, schemas, strip_crds
 from tests.infra.documents import GONE, changed
 
-VALIDATES = ("kuberay/raycluster.yaml", "kuberay/rayjob.yaml", "kuberay/rayservice.yaml")
+VALIDATES = ("infra/kuberay/raycluster.yaml", "infra/kuberay/rayjob.yaml", "infra/kuberay/rayservice.yaml")
 
 GOOD = documents.kuberay()
 CLUSTER, JOB, SERVICE = "RayCluster/framelane", "RayJob/framelane-synthesis", "RayService/framelane-service"

@@ -10,11 +10,11 @@ from tests.infra import documents, net_rules, schemas
 from tests.infra.documents import GONE, changed
 
 VALIDATES = (
-    "kuberay/disruption.yaml",
-    "kuberay/monitoring.yaml",
-    "kuberay/namespace.yaml",
-    "kuberay/network-policy.yaml",
-    "kuberay/secret*.yaml",
+    "infra/kuberay/disruption.yaml",
+    "infra/kuberay/monitoring.yaml",
+    "infra/kuberay/namespace.yaml",
+    "infra/kuberay/network-policy.yaml",
+    "infra/kuberay/secret*.yaml",
 )
 
 GOOD = documents.kuberay()

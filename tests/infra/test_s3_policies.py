@@ -17,7 +17,7 @@ from gamecraft_core.dataset import layout
 from tests.infra.documents import INFRA
 from tests.servers.s3 import S3Server
 
-VALIDATES = ("s3/*.json",)
+VALIDATES = ("infra/s3/*.json",)
 
 INPUTS, OUTPUTS = "framelane-inputs", "framelane-outputs"
 #: The action that a call of the API needs (AWS' Service Authorization Reference), and whether it is about an object.
