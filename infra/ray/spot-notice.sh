@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command (`ray start --block ...`) until it ends, or AWS calls this spot node back, which it says two minutes
-# ahead: then the command gets SIGTERM. Ray takes that for a drain notice: nothing new is placed here, lanes end what they
-# hold, others start elsewhere. What is not empty in time is lost with the node and healed.
+# ahead: then the command gets SIGTERM. Ray takes that for a drain notice: nothing new is placed here, lanes end what
+# they hold, others start elsewhere. What is not empty in time is lost with the node and healed.
 set -euo pipefail
 
 METADATA=${METADATA:-http://169.254.169.254}/latest
