@@ -94,28 +94,46 @@ def problems(folder: Folder) -> Iterator[str]:
     for pods in groups(folder):
         for problem in (*_security(pods), *_volumes(pods), *_resources(pods)):
             yield f"{pods.name}: {problem}"
+    yield from _autoscaler(folder)
     yield from _references(folder)
     yield from _images(folder)
 
 
 def _security(pods: Pods) -> Iterator[str]:
     """Kubernetes' profile *restricted*, and a root that cannot be written."""
-    pod, container = pods.spec.get("securityContext", {}), pods.container.get("securityContext", {})
+    pod = pods.spec.get("securityContext", {})
     if not (pod.get("runAsNonRoot") and pod.get("runAsUser")):
         yield "may run as root"
     if pod.get("seccompProfile") != {"type": "RuntimeDefault"}:
         yield "has no seccomp profile"
-    if container.get("allowPrivilegeEscalation") is not False or container.get("privileged"):
-        yield "may gain privileges"
-    if container.get("capabilities") != {"drop": ["ALL"]}:
-        yield "keeps capabilities"
-    if not container.get("readOnlyRootFilesystem"):
-        yield "may write its root"
+    yield from _confined(pods.container)
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if pods.spec.get(key):
             yield f"shares the node's {key}"
     if "hostPath" in {kind for volume in pods.volumes.values() for kind in volume}:
         yield "mounts a folder of the node"
+
+
+def _confined(container: Document) -> Iterator[str]:
+    context = container.get("securityContext", {})
+    if context.get("allowPrivilegeEscalation") is not False or context.get("privileged"):
+        yield "may gain privileges"
+    if context.get("capabilities") != {"drop": ["ALL"]}:
+        yield "keeps capabilities"
+    if not context.get("readOnlyRootFilesystem"):
+        yield "may write its root"
+
+
+def _autoscaler(folder: Folder) -> Iterator[str]:
+    """The container that KubeRay puts beside a head's own."""
+    for name, document in folder.items():
+        if (spec := cluster_spec(document)) is None:
+            continue
+        options = spec["autoscalerOptions"]
+        volumes = {each["name"] for each in spec["headGroupSpec"]["template"]["spec"]["volumes"]}
+        strange = {each["name"] for each in options.get("volumeMounts", ())} - volumes
+        problems = [*_confined(options), *(f"mounts {each}, which is no volume" for each in strange)]
+        yield from (f"{name} autoscaler: {problem}" for problem in problems)
 
 
 def _volumes(pods: Pods) -> Iterator[str]:

@@ -124,8 +124,8 @@ def _service(spec: Document, pods: dict[str, Pods]) -> Iterator[str]:
             yield f"there is no deployment {deployment['name']}"
         wanted = deployment.get("ray_actor_options", {}).get("resources", {})
         (there,) = shlex.split(pods["head"].params.get("resources", "{}"))
-        if not wanted.items() <= json.loads(there).items():
-            yield f"the head does not have what the gateway wants: {wanted}"
+        if not wanted or any(2 * count > json.loads(there).get(name, 0) for name, count in wanted.items()):
+            yield f"the head has no room for two replicas, one of which replaces the other: {wanted}"
     folder = {each["mountPath"] for each in pods["head"].container["volumeMounts"]}
     if given.tokens is None or given.tokens.rpartition("/")[0] not in folder:
         yield f"nothing is mounted where the tokens should be: {given.tokens}"
