@@ -22,7 +22,7 @@ from jobs.dashboard import placed
 from jobs.dashboard_panels import COLOURS, Panel, Unit
 from jobs.dashboard_rows import ROWS
 
-_DPI, _COLUMN, _LINE = 100, 0.66, 0.3
+_DPI, _COLUMN, _LINE = 100, 0.7, 0.27
 _POINTS = 240
 _OTHERS = ("#60a5fa", "#f472b6", "#34d399", "#fbbf24", "#c084fc", "#fb7185", "#22d3ee", "#a3e635")
 _PAGE, _BOX, _EDGE, _GRID, _TEXT, _FAINT = "#111217", "#181b1f", "#2c3036", "#24282e", "#d5d7dc", "#8e9196"
@@ -120,10 +120,10 @@ def _panel(figure: Any, panel: Panel, at: tuple[float, float, float, float], lin
     line = _LINE / figure.get_figheight()  # of the dashboard's grid, as a share of the figure
     figure.text(left + 0.009, bottom + height - 0.75 * line, panel.title, color=_TEXT, size=9.5, va="center")
     if panel.stat:
-        axes = figure.add_axes((left + 0.006, bottom + 0.35 * line, width - 0.012, height * 0.34))
+        axes = figure.add_axes((left + 0.006, bottom + 0.35 * line, width - 0.012, height * 0.26))
         axes.axis("off")
         shown = _amount(lines[0].values[-1], panel.unit) if lines else "no data"
-        figure.text(left + 0.009, bottom + 0.48 * height, shown, color="#73bf69", size=17, weight="bold", va="center")
+        figure.text(left + 0.009, bottom + 0.52 * height, shown, color="#73bf69", size=17, weight="bold", va="center")
     else:
         axes = figure.add_axes((left + 0.042, bottom + 2.0 * line, width - 0.052, height - 3.7 * line))
     _series(axes, panel, lines, minutes)
@@ -141,7 +141,14 @@ def _series(axes: Any, panel: Panel, lines: list[Line], minutes: float) -> None:
                 axes.fill_between(each.minutes, each.values, color=colour, alpha=0.1, linewidth=0)
     axes.set_xlim(-minutes, 0)
     highest = axes.get_ylim()[1] if lines else 1.0
-    axes.set_ylim(0, 1.05 if panel.unit == "percentunit" and highest <= 1.1 else max(highest, 1e-3))
+    axes.set_ylim(
+        0,
+        1.05
+        if panel.unit == "percentunit" and highest <= 1.1
+        else highest
+        if any(any(each.values) for each in lines)
+        else 1.0,
+    )
     if panel.stat:
         return
     axes.grid(color=_GRID, linewidth=0.8)
@@ -153,7 +160,9 @@ def _series(axes: Any, panel: Panel, lines: list[Line], minutes: float) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if lines:
-        beside = {"ncols": min(6, len(lines)), "handlelength": 1.0, "columnspacing": 1.1, "borderpad": 0}
+        long = sum(len(each.legend) + 5 for each in lines) > 10 * panel.width
+        columns = math.ceil(len(lines) / 2) if long else len(lines)
+        beside = {"ncols": columns, "handlelength": 1.0, "columnspacing": 1.1, "borderpad": 0}
         look = {"fontsize": 7.5, "frameon": False, "labelcolor": _TEXT}
         axes.legend(loc="upper left", bbox_to_anchor=(-0.01, -0.14), **beside, **look)
 
@@ -184,7 +193,7 @@ def _amount(value: float, unit: Unit) -> str:
             return f"{value / 1024**power:.3g} {name}"
         case "s" | "dtdurations":
             if value >= 120:
-                return f"{value / 60:.3g} min"
+                return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
             return f"{1000 * value:.3g} ms" if 0 < value < 1 else f"{value:.3g} s"
         case _:
             return f"{value:.3g}"

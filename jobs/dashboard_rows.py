@@ -132,7 +132,7 @@ _SATURATION = Row(
         Panel(
             "How full the limits are",
             "percentunit",
-            (Query("framelane:bound:ratio{OF}", "{{bound}}"),),
+            (Query("max by (bound) (framelane:bound:ratio{OF})", "{{bound}}"),),
             "At 100 % what comes before is held back, or who comes is refused.",
             ("FramelaneQueueAtHighWater",),
         ),
@@ -198,6 +198,7 @@ _JOB = Row(
             ),
             "Settled in this start or before.",
             ("FramelaneJobVanished",),
+            width=6,
         ),
         Panel(
             "ETA",
@@ -205,12 +206,14 @@ _JOB = Row(
             (Query("framelane:job_eta_seconds{OF}", "{{run}}"),),
             "What is left, at the rate of the last 15 minutes.",
             ("FramelaneJobVanished",),
+            width=6,
         ),
         Panel(
             "GPU-seconds for a second of video",
             "s",
             (Query("framelane:gpu_seconds_per_video_second:rate15m{OF}", "{{run}}"),),
             "Seconds of GPUs that lanes reserve; 0 where they reserve none.",
+            width=6,
         ),
         Panel(
             "Seconds of video a second",
@@ -221,6 +224,7 @@ _JOB = Row(
                 Query("sum(gamecraft_realtime_factor{OF})", "since the start"),
             ),
             "Video made over wall time.",
+            width=6,
         ),
     ),
 )

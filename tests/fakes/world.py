@@ -62,6 +62,7 @@ class Ledger(Listener):
         self.given_up: list[str] = []
         self.away: list[tuple[str, float]] = []
         self.moved: list[tuple[str, str]] = []
+        self.noticed: list[str] = []
 
     def settled(self, spec: SessionSpec | None, receipt: Receipt, ready_at: float, now: float) -> None:
         assert receipt.started >= ready_at
@@ -82,6 +83,9 @@ class Ledger(Listener):
 
     def lane_joined(self, lane: Any, now: float) -> None:
         self.moved.append(("joined", lane.name))
+
+    def lane_leaving(self, lane: Any, now: float) -> None:
+        self.noticed.append(lane.name)
 
     def lane_left(self, lane: Any, now: float) -> None:
         self.moved.append(("left", lane.name))

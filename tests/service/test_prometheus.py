@@ -117,7 +117,7 @@ def endpoint(log: Iterable[str]) -> str:
 def job(cluster: RayCluster, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A job of which one session commits soon, one row is wrong and others go on for a while; and its endpoint."""
     rows = [row("session-0", "w d"), row("bad", "jump")]
-    rows += [row(f"session-{number}", "w d s*60", seed=number) for number in range(1, 4)]
+    rows += [row(f"session-{number}", "w d s*30", seed=number) for number in range(1, 4)]
     command = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", "laptop"]
     command += ["--manifest", str(manifest(folder, rows)), "--out", str(folder / "out"), "--metrics-port", "0"]
     command += ["--address", cluster.address]
@@ -160,8 +160,10 @@ def test_a_real_prometheus_scrapes_a_job_and_a_service_and_the_dashboard_shows_t
         server.scrape("framelane-service", "town", f"127.0.0.1:{port}")
         with Serving(ray_cluster, tmp_path / "serve", port) as serving:
             play(serving.url)
-            shown = "framelane:live_realtime_factor:rate5m > 0 and on() gamecraft_live_sessions{run='town'} > 0"
+            shown = "framelane:live_realtime_factor:rate5m > 0 and on() gamecraft_action_to_frame_seconds_count == 4"
             until(lambda: server.values(shown), "somebody is seen playing", serving.process)
+            refused = "sum(gamecraft_refusals_total{run='town'}) > 0"
+            until(lambda: server.values(refused), "and being refused", serving.process)
             check_service(server)
             check_dashboard(server, time.time() - began)
 
@@ -191,7 +193,7 @@ def check_job(server: Prometheus) -> None:
     assert 0 < max(server.values("max_over_time(gamecraft_overlap_ratio[10m])")) <= 1
     assert max(server.values("max_over_time(gamecraft_sessions{state='active'}[10m])")) > 1
     assert server.values("max_over_time(gamecraft_job_rows[10m])") == [5]
-    assert server.values("max_over_time(gamecraft_job_chunks[10m])") == [2 + 3 * 62]
+    assert server.values("max_over_time(gamecraft_job_chunks[10m])") == [2 + 3 * 32]
     for stage in STAGES:
         query = f"max_over_time(gamecraft_lane_memory_bytes{{stage='{stage}'}}[10m])"
         assert min(server.values(query)) > 10 << 20, "a process with its libraries holds more than 10 MiB"

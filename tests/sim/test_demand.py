@@ -174,6 +174,7 @@ def test_demand_brings_lanes_which_leave_when_it_is_gone() -> None:
     assert [how for how, _ in world.ledger.moved] == ["joined", "joined", "left", "left"]
     assert world.yard.back == [name for how, name in world.ledger.moved if how == "left"]
     assert world.yard.held == [0, 0], "given back empty"
+    assert world.ledger.noticed == [], "no node was about to go"
     assert world.yard.started[1] - world.yard.started[0] == PACE.look_seconds
 
 
@@ -182,6 +183,7 @@ def test_the_only_lane_of_a_stage_drains_and_the_run_waits_for_the_next() -> Non
     assert world.run(sessions(3))
     assert set(world.ledger.done.values()) == {None}
     assert world.ledger.moved == [("left", "denoise-0"), ("joined", "more-1")]
+    assert world.ledger.noticed == ["denoise-0"]
     assert (world.ledger.lost, world.yard.back, world.yard.held) == ([], ["denoise-0"], [0])
     assert len([r for r in world.ledger.receipts if r.stage == "denoise"]) == 12, "no order twice"
 
