@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from actors.fleet_spec import FleetSpec
 from gamecraft_core.base.errors import UsageError
+from gamecraft_core.base.logs import take_over
 
 log = logging.getLogger("framelane.cluster")
 
@@ -39,6 +40,7 @@ def connected(spec: FleetSpec, presets: int, address: str | None) -> Iterator[No
         )
     if ours:
         _connect(spec.reserved(presets)[0], address)
+        take_over("ray")
     try:
         if spec.fixed:
             check_room(spec, presets, ray.cluster_resources())  # type: ignore[no-untyped-call]

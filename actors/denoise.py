@@ -42,7 +42,7 @@ class DenoiseRank(Role):
         self._preset = preset
         self._threads = threads
         self._options = dict(store_options)
-        self._rank = rank
+        self._rank: int = rank
         self._layout = layout
 
     def address(self) -> str:

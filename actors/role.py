@@ -9,6 +9,7 @@ and ``preview`` are asked for in a concurrency group of their own, WATCH, and an
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -18,10 +19,14 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from actors.memory import memory
+from gamecraft_core.base import logs
 from gamecraft_core.base.errors import FramelaneError, LaneLost, OutOfMemory
 from gamecraft_core.base.messages import FloatArray, Order, Receipt, Stage
+from gamecraft_core.base.telemetry import Telemetry
 
 Run = TypeVar("Run", bound=Callable[..., Any])
+
+log = logging.getLogger("framelane.actor")
 
 #: The concurrency group of calls that are answered beside a running order.
 WATCH = "watch"
@@ -56,6 +61,7 @@ class Role:
 
     def __init__(self, stage: Stage, lane: str) -> None:
         self._stage: Stage = stage
+        self._rank: int | None = None
         self._lane = lane
         self._draining = False
         self._generation, self._owner, self._facts = 0, "", dict[str, Any]()
@@ -67,6 +73,10 @@ class Role:
     def ping(self) -> dict[str, Any]:
         """Alive, and who: process id and memory."""
         return {"lane": self._lane, "pid": os.getpid(), **memory()}
+
+    def tell(self, telemetry: Telemetry) -> None:
+        """Alive; from now on tell in this form what happens, in Ray's log files of this process."""
+        logs.setup(telemetry.logs, run=telemetry.run, lane=self._lane, stage=self._stage, rank=self._rank)
 
     def pulse(self) -> Pulse:
         return Pulse(self._moves, self._doing)
@@ -93,6 +103,7 @@ class Role:
 
     def serve(self, generation: int, owner: str, facts: Mapping[str, Any]) -> None:
         """Ready, from now on for Ray job ``owner``; refuse orders no more."""
+        log.info("serves, generation %d", generation)
         self._generation, self._owner, self._facts = generation, owner, dict(facts)
         self._draining = False
 
@@ -154,17 +165,31 @@ def answering(run: Run) -> Run:
     def answer(role: Role, order: Order, *payloads: Any) -> Any:
         role.began(order)
         try:
-            return run(role, order, *payloads)
-        except FramelaneError as error:
-            return error, None
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return OutOfMemory(f"{called(order)}: {error}"), None
+            with logs.about(**fields(order)):
+                return _told(run, role, order, payloads)
         finally:
             role.left(order)
 
     return cast(Run, answer)
+
+
+def _told(run: Callable[..., Any], role: Role, order: Order, payloads: tuple[Any, ...]) -> Any:
+    try:
+        return run(role, order, *payloads)
+    except FramelaneError as error:
+        log.warning("%s", error)
+        return error, None
+    except Exception as error:
+        if is_out_of_memory(error):
+            log.warning("out of memory: %s", error)
+            return OutOfMemory(f"{called(order)}: {error}"), None
+        log.exception("it met an error of its own")
+        raise
+
+
+def fields(order: Order) -> dict[str, Any]:
+    """What log lines say of ``order``: see ``gamecraft_core.base.logs``."""
+    return {"session": order.session_id, "chunk": getattr(order, "index", None)}
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -49,6 +49,9 @@ from orchestrator.scheduler import Scheduler
 
 log = logging.getLogger("framelane.serve")
 
+#: What stands for a run's id.
+RUN = "service"
+
 #: What the page offers to begin from.
 STARTS = Path(__file__).with_name("demo") / "micro"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -84,7 +87,7 @@ class Place:
 
 def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int:
     """Serve until told to stop; the exit status."""
-    logs.setup()
+    logs.setup(config.telemetry.logs, run=RUN)
     rules = place.rules()
     config = with_endpoint(config, os.environ)
     store = claimed(config, out)
@@ -166,7 +169,9 @@ class Running:
 
         config = self._config
         presets = list(config.presets.values())
-        started = await fleet.start(config.fleet, presets, self._store.root, config.store.model_dump())
+        started = await fleet.start(
+            config.fleet, presets, self._store.root, config.store.model_dump(), telemetry=config.telemetry.of(RUN)
+        )
         try:
             await self._on_lanes(started.lanes, started.facts, started, started, end, began)
         finally:
@@ -237,7 +242,7 @@ def claimed(config: RunConfig, out: str) -> Store:
     Access.of(options).check(out, "out")
     store = open_store(out, options)
     what = {"service": 1, **identity(config)}
-    record = {"run_id": "service", "status": "running", "identity": what, "config": public(config)}
+    record = {"run_id": RUN, "status": "running", "identity": what, "config": public(config)}
     claim.claim(store, {**record, "code_version": code_version()})
     return store
 

@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gamecraft_core.base.messages import Provenance
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
+from gamecraft_core.base.telemetry import Telemetry
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset.chunk_state import resumable
 from jobs.config import RunConfig
@@ -63,6 +64,7 @@ class Work:
     report: Report
     timeline: Timeline
     staged: Mapping[str, Sequence[str]]
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     async def on_cluster(self, rows: Iterator[SessionSpec | Settled]) -> bool:
         """Start the fleet, run the engine on it, take it down. True when every row settled."""
@@ -74,7 +76,13 @@ class Work:
             stopper = Stopper()
             stopper.listen()
             try:
-                started = await fleet.start(self.config.fleet, presets, self.store.root, self.config.store.model_dump())
+                started = await fleet.start(
+                    self.config.fleet,
+                    presets,
+                    self.store.root,
+                    self.config.store.model_dump(),
+                    telemetry=self.telemetry,
+                )
                 try:
                     return await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
                 finally:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gamecraft_core.base.errors import Cancelled, FramelaneError, LaneLost, Poisoned
+from gamecraft_core.base.logs import about
 from gamecraft_core.base.messages import Receipt
 from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from orchestrator.admission import Admissions, Refusal, Wait
@@ -210,7 +211,7 @@ class Engine:
         except FramelaneError as error:
             event = partial(self._failed, dispatch, error)
         except Exception as error:
-            log.exception("lane %s broke its port", dispatch.lane.name)
+            log.exception("the lane broke its port", extra={**dispatch.task.fields, "lane": dispatch.lane.name})
             event = partial(self._failed, dispatch, RunAborted(f"lane {dispatch.lane.name} broke: {error!r}"))
         self._events.put_nowait(event)
 
@@ -250,11 +251,12 @@ class Engine:
     def _failed(self, dispatch: Dispatch, error: FramelaneError) -> None:
         self._in_flight -= 1
         task, lane = dispatch.task, dispatch.lane
-        if isinstance(error, LaneLost):
-            self.roster.lost(lane, error)
-        if self.scheduler.ended(task, lane, succeeded=False):
-            self.roster.left(lane)
-        self._recovery.meet(task, error)
+        with about(**task.fields, lane=lane.name):
+            if isinstance(error, LaneLost):
+                self.roster.lost(lane, error)
+            if self.scheduler.ended(task, lane, succeeded=False):
+                self.roster.left(lane)
+            self._recovery.meet(task, error)
 
     def _cancelled(self, session_id: str) -> None:
         waiting = self._admissions.withdraw(session_id)

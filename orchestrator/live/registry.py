@@ -289,7 +289,11 @@ class Registry(Listener):
         try:
             init, segment = split(await self._fetch(fragment))
         except Exception as error:  # the write lane has them, and stores the chunk; or the session goes back before it
-            log.warning("chunk %d of %s cannot be shown yet: %r", index, live.session_id, error)
+            log.warning(
+                "it cannot be shown yet: %r",
+                error,
+                extra={"session": live.session_id, "chunk": index, "tenant": live.spec.tenant},
+            )
             live.missed.add(index)  # players read it from the store, each for itself, once it is there
             if index in live.staged:
                 self._ready(live, index)
