@@ -50,6 +50,22 @@ def connected(spec: FleetSpec, presets: int, address: str | None) -> Iterator[No
             ray.shutdown()
 
 
+@contextmanager
+def connection(address: str) -> Iterator[None]:
+    """Be connected to the cluster at ``address``, whatever it has room for. UsageError where there is none."""
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(0, address)
+        take_over("ray")
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
 def _connect(cpus: float, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A failed call's payload is never fetched: its receipt has told us, and Ray need not tell it again.
