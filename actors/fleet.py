@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any, Protocol
 
 import ray
@@ -21,11 +22,13 @@ from actors.fleet_spec import FleetSpec
 from actors.lanes import ActorLane, GroupLane
 from actors.placement import Site, Standing, build
 from actors.processes import draining_nodes, end
+from actors.role import WATCH
 from actors.watch import together
 from gamecraft_core.base.errors import LaneLost, NoRoom, UsageError
 from gamecraft_core.base.messages import Stage
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.telemetry import Telemetry
+from gamecraft_core.base.tracing import PATIENCE_S
 
 log = logging.getLogger("framelane.fleet")
 
@@ -113,6 +116,15 @@ class Fleet:
             return sum(crowd[node] for node in self._standing[lane.name].nodes), -by_age[lane.name]
 
         return min(lanes, key=rank)
+
+    async def flush(self) -> None:
+        """Have every actor send the spans that it still has; not for long, since most are on their way already."""
+        if self._site.telemetry.traces is None:
+            return
+        calls = [actor.flush.options(concurrency_group=WATCH).remote() for actor in self._site.actors]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * PATIENCE_S):
+                await asyncio.gather(*calls, return_exceptions=True)
 
     def close(self) -> None:
         """End every actor and give back what was reserved; of a detached fleet, leave what stands."""

@@ -71,6 +71,8 @@ class TelemetryOptions(Strict):
 
     #: ``json``: one object a line, actors' lines in Ray's log files included.
     logs: Form = "text"
+    #: An OpenTelemetry collector's OTLP/HTTP address, as in http://HOST:4318/v1/traces; none: no spans are made.
+    traces: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/\S*)?$")
 
     def of(self, run: str) -> Telemetry:
         return Telemetry(run=run, **self.model_dump())

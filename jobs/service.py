@@ -26,6 +26,7 @@ from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.store import Store, open_store, scheme_of
+from gamecraft_core.base.tracing import open_spans
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset import claim
 from jobs.config import RunConfig, identity, public, with_endpoint
@@ -46,6 +47,7 @@ from orchestrator.live.steps import Steps
 from orchestrator.metrics import Metrics
 from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
+from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.serve")
 
@@ -174,6 +176,7 @@ class Running:
         )
         try:
             await self._on_lanes(started.lanes, started.facts, started, started, end, began)
+            await started.flush()
         finally:
             started.close()
 
@@ -195,7 +198,11 @@ class Running:
         elastic = Elastic(yard, scheduler, limits, pace, time.time)
         viewers: list[Listener] = [steps, Previews(self._registry)] if self._config.service.previews else [steps]
         listeners = [metrics, self._registry, *viewers, elastic]
-        engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
+        spans = open_spans(self._config.telemetry.of(RUN), "control")
+        traces = None if spans is None else Traces(spans, self._registry.traceparent)
+        if traces is not None:
+            listeners.append(traces)
+        engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper, traces=traces)
         metrics.attach(engine)
         for lane in lanes:
             for viewer in viewers:
@@ -217,6 +224,8 @@ class Running:
                 each.cancel()
                 with suppress(asyncio.CancelledError):
                     await each
+            if traces is not None:
+                traces.close()
 
     def _refused(self, reason: Refused) -> None:
         if self._metrics:

@@ -13,6 +13,7 @@ from gamecraft_core.base.messages import Provenance
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
 from gamecraft_core.base.telemetry import Telemetry
+from gamecraft_core.base.tracing import open_spans
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset.chunk_state import resumable
 from jobs.config import RunConfig
@@ -30,6 +31,7 @@ from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from orchestrator.timeline import Timeline
+from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.run")
 
@@ -84,7 +86,9 @@ class Work:
                     telemetry=self.telemetry,
                 )
                 try:
-                    return await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
+                    done = await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
+                    await started.flush()
+                    return done
                 finally:
                     started.close()
             except asyncio.CancelledError:
@@ -124,8 +128,21 @@ class Work:
             listeners.append(elastic)
         degrees = None if output.allow_sp_moves else {lane.sp_degree for lane in lanes if lane.stage == "denoise"}
         staged = {name: resumable(keys, degrees) for name, keys in self.staged.items()}
+        spans = open_spans(self.telemetry, "control")
+        traces = None if spans is None else Traces(spans)
+        if traces is not None:
+            listeners.append(traces)
         engine = Engine(
-            lanes, board, scheduler, limits, self.shards, listeners, time.time, keeper=keeper, staged=staged
+            lanes,
+            board,
+            scheduler,
+            limits,
+            self.shards,
+            listeners,
+            time.time,
+            keeper=keeper,
+            staged=staged,
+            traces=traces,
         )
         metrics.attach(engine)
         stopper.engine = engine
@@ -133,5 +150,9 @@ class Work:
         with serve_metrics(metrics.registry, self.metrics_port) as url, progress:
             log.info("metrics at %s", url)
             self.report.begin(self.store, url)
-            async with beside:
-                return await engine.run(rows)
+            try:
+                async with beside:
+                    return await engine.run(rows)
+            finally:
+                if traces is not None:
+                    traces.close()

@@ -29,6 +29,7 @@ from orchestrator.roster import Roster
 from orchestrator.scheduler import Dispatch, Scheduler
 from orchestrator.shard_book import Publication, ShardBook
 from orchestrator.tasks import Session, Task
+from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.engine")
 
@@ -57,8 +58,11 @@ class Engine:
         *,
         keeper: Keeper | None = None,
         staged: Mapping[str, tuple[str, ...]] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """``keeper`` replaces lost lanes; ``staged`` gives sessions' durable chunks from an earlier start.
+
+        ``traces`` is one of ``listeners``, and sees orders off.
 
         Without ``shards`` sessions are committed and not published.
         """
@@ -66,6 +70,7 @@ class Engine:
         self.limits = limits
         self._shards = shards
         self._listeners = listeners
+        self._traces = traces
         self._clock = clock
         self._staged = dict(staged or {})
         self._admissions = Admissions(limits, board.census)
@@ -206,7 +211,10 @@ class Engine:
     async def _carry(self, dispatch: Dispatch) -> None:
         try:
             order, payloads = self._board.order(dispatch.task)
-            receipt, ref = await dispatch.lane.run(order, payloads)
+            if self._traces is None:
+                receipt, ref = await dispatch.lane.run(order, payloads)
+            else:
+                receipt, ref = await self._traces.carried(dispatch.task, dispatch.lane, order, payloads)
             event = partial(self._succeeded, dispatch, receipt, ref)
         except FramelaneError as error:
             event = partial(self._failed, dispatch, error)

@@ -9,7 +9,8 @@ from gamecraft_core.base.logs import Form
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """``run`` is the run's id, ``logs`` the form of log lines."""
+    """``run`` is the run's id, ``logs`` the form of log lines, ``traces`` where spans go: None sends none."""
 
     run: str = ""
     logs: Form = "text"
+    traces: str | None = None

@@ -28,7 +28,7 @@ _POLICY = (
 )
 
 #: Headers of the API that browsers do not let a page of another origin send, or read, by themselves.
-_SENT = {"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Range"}
+_SENT = {"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Range", "Traceparent"}
 _ANSWERED = {"Accept-Ranges", "Allow", "Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After"}
 
 

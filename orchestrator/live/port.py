@@ -129,8 +129,11 @@ class Service(Protocol):
         *,
         played: bool = True,
         key: str = "",
+        traceparent: str = "",
     ) -> dict[str, Any]:
         """A new session, described. ``played``: more controls may come; else it is made from those it has.
+
+        Its trace, where traces are made, continues the caller's at ``traceparent``.
 
         ``key``: while the tenant's session of that key is known here, it is that one, and no other begins.
         """

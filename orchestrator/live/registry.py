@@ -58,6 +58,11 @@ class Registry(Listener):
     def find(self, session_id: str) -> Live | None:
         return self._sessions.get(session_id)
 
+    def traceparent(self, session_id: str) -> str:
+        """What its caller's request came with; "" for nothing, and after a restart."""
+        live = self._sessions.get(session_id)
+        return live.traceparent if live is not None else ""
+
     def of_tenant(self, tenant: str) -> list[Live]:
         return [live for live in self._sessions.values() if live.spec.tenant == tenant]
 

@@ -86,6 +86,7 @@ class LocalService:
         *,
         played: bool = True,
         key: str = "",
+        traceparent: str = "",
     ) -> dict[str, Any]:
         key = hashlib.sha256(key.encode()).hexdigest() if key else ""
         if (known := await self._named(tenant, key)) is not None:
@@ -98,7 +99,7 @@ class LocalService:
             raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
         if (known := await self._named(tenant, key)) is not None:
             return known
-        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), closed=not played, key=key)
+        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), not played, key, traceparent)
         self._quotas.check_session(tenant)
         with self._quotas.promising(tenant, spec.num_chunks):
             self._registry.enter(live)
