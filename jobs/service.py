@@ -47,6 +47,7 @@ from orchestrator.live.steps import Steps
 from orchestrator.metrics import Metrics
 from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
+from orchestrator.timeline import Timeline
 from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.serve")
@@ -61,6 +62,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEEP_ALIVE_S = 75
 #: Descriptors that the process has room for from the start.
 _DESCRIPTORS = 1000
+#: Of the timeline: some minutes of a busy node of eight. One takes half a kilobyte.
+_RECEIPTS = 10_000
 #: How long a client may take to hear that the service ends.
 _GOODBYE_S = 3
 
@@ -152,10 +155,11 @@ class Running:
         self._store = store
         self._registry = Registry(config.service, _fragment_bytes, time.time, self._refused)
         self._metrics: Metrics | None = None
+        self._timeline = Timeline(_RECEIPTS)
         options = config.store.model_dump()
         desk = Desk(config.presets, config.preset.name, store, options)
         self.service = LocalService(
-            self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured
+            self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured, self._drawn
         )
 
     def app(self, rules: Rules, lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None) -> ASGIApp:
@@ -197,7 +201,7 @@ class Running:
         pace = Pace(**self._config.fleet.elastic.model_dump())
         elastic = Elastic(yard, scheduler, limits, pace, time.time)
         viewers: list[Listener] = [steps, Previews(self._registry)] if self._config.service.previews else [steps]
-        listeners = [metrics, self._registry, *viewers, elastic]
+        listeners = [metrics, self._registry, self._timeline, *viewers, elastic]
         spans = open_spans(self._config.telemetry.of(RUN), "control")
         traces = None if spans is None else Traces(spans, self._registry.traceparent)
         if traces is not None:
@@ -230,6 +234,9 @@ class Running:
     def _refused(self, reason: Refused) -> None:
         if self._metrics:
             self._metrics.turned_away(reason)
+
+    def _drawn(self, tenant: str, seconds: float) -> bytes:
+        return self._timeline.to_json(tenant, time.time() - seconds)
 
     def _measured(self) -> bytes:
         return generate_latest(self._metrics.registry) if self._metrics else b""

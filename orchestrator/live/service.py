@@ -43,19 +43,18 @@ class LocalService:
         aside: Aside,
         clock: Callable[[], float],
         metrics: Callable[[], bytes] = lambda: b"",
+        timeline: Callable[[str, float], bytes] = lambda tenant, seconds: b"{}",
     ) -> None:
         self._registry = registry
         self._desk = desk
         self._store = store
-        self._limits = limits
-        self._aside = aside
-        self._clock = clock
+        self._limits, self._aside, self._clock = limits, aside, clock
         self._journal = Journal(store)
         self._archive = Archive(store, self._journal)
         self._quotas = Quotas(limits, registry.of_tenant, clock, registry.refused)
         self.charge = self._quotas.charge
         self._state: Literal["starting", "ready", "draining"] = "starting"
-        self.metrics = metrics
+        self.metrics, self.timeline = metrics, timeline
 
     def state(self) -> Literal["starting", "ready", "draining"]:
         return self._state
