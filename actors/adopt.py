@@ -100,11 +100,12 @@ async def adopt(site: Site, blueprint: Blueprint) -> Standing | None:
     try:
         first = await _taken_over(site, blueprint, actors)
     except (RayError, TimeoutError, _Unfit) as error:
-        log.info("%s cannot be adopted (%s): it is built anew", blueprint.name, str(error) or "no answer")
+        reason = str(error) or "no answer"
+        log.info("cannot be adopted (%s): it is built anew", reason, extra={"lane": blueprint.name})
         await end(actors)
         return None
     site.actors.update(actors)
-    log.info("adopted %s, generation %d, process %d", blueprint.name, first.generation, first.pid)
+    log.info("adopted generation %d, process %d", first.generation, first.pid, extra={"lane": blueprint.name})
     return Standing(blueprint, tuple(actors), first.generation, first.facts)
 
 
@@ -138,11 +139,12 @@ async def _taken_over(site: Site, blueprint: Blueprint, actors: Sequence[Any]) -
     if not first.generation or any(each.generation != first.generation for each in present):
         raise _Unfit(f"generations {[each.generation for each in present]}")
     await _by_all(actors, "drain", WATCH)
+    await _by_all(actors, "tell", WATCH, site.telemetry)
     if not await _meets(site, actors, first):
         present = await _presences(actors)
         if any(each.begun == each.ended or each.begun != present[0].begun for each in present):
             raise _Unfit("its ranks do not meet")
-        log.info("%s still works off an order of its last control plane", blueprint.name)
+        log.info("still works off an order of its last control plane", extra={"lane": blueprint.name})
     return first
 
 
@@ -164,8 +166,8 @@ async def _presences(actors: Sequence[Any]) -> list[Presence]:
     return await _by_all(actors, "presence", WATCH)
 
 
-async def _by_all(actors: Sequence[Any], method: str, group: str) -> list[Any]:
-    calls = [getattr(actor, method).options(concurrency_group=group).remote() for actor in actors]
+async def _by_all(actors: Sequence[Any], method: str, group: str, *arguments: Any) -> list[Any]:
+    calls = [getattr(actor, method).options(concurrency_group=group).remote(*arguments) for actor in actors]
     async with asyncio.timeout(_ANSWER_TIMEOUT_S):
         return list(await asyncio.gather(*calls))
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from actors.fleet_spec import FleetSpec
 from gamecraft_core.base.errors import UsageError
+from gamecraft_core.base.logs import take_over
 
 log = logging.getLogger("framelane.cluster")
 
@@ -39,9 +40,26 @@ def connected(spec: FleetSpec, presets: int, address: str | None) -> Iterator[No
         )
     if ours:
         _connect(spec.reserved(presets)[0], address)
+        take_over("ray")
     try:
         if spec.fixed:
             check_room(spec, presets, ray.cluster_resources())  # type: ignore[no-untyped-call]
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def connection(address: str) -> Iterator[None]:
+    """Be connected to the cluster at ``address``, whatever it has room for. UsageError where there is none."""
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(0, address)
+        take_over("ray")
+    try:
         yield
     finally:
         if ours:

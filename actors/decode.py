@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from actors.role import Role, answering
+from actors.role import Role, answering, current
 from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt
 from gamecraft_core.base.preset import Preset
@@ -91,6 +91,9 @@ class DecodeActor(Role):
                 remedy="check the weights, or set video.refuse_constant=false if such pictures are wanted",
             )
         fragment = self._encode(frames, order)
+        if (span := current()) is not None:
+            span.child("pixels", started).end(decoded)
+            span.child("encode video", decoded).end()
         facts = {"payload_bytes": len(fragment.data), "frames": fragment.frames, "decoded": decoded}
         return self.receipt(order, started, facts), fragment
 

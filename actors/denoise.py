@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.role import Role, answering, called
+from actors.role import Role, answering, called, current
 from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, Receipt, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
@@ -42,7 +42,7 @@ class DenoiseRank(Role):
         self._preset = preset
         self._threads = threads
         self._options = dict(store_options)
-        self._rank = rank
+        self._rank: int = rank
         self._layout = layout
 
     def address(self) -> str:
@@ -104,9 +104,12 @@ class DenoiseRank(Role):
     @answering
     def run(self, order: DenoiseOrder, text: TextPayload, history: FloatArray) -> tuple[Receipt, FloatArray | None]:
         """Rank 0 returns the chunk's new latents, every other rank None."""
+        span = current()
 
         def on_step(step: int, _: object) -> None:
             self._step = (order.session_id, order.index, step, order.steps)
+            if span is not None:
+                span.event("step", step=step, steps=order.steps)
             self.moved(f"{called(order)}: step {step} of {order.steps}")
 
         def work() -> tuple[FloatArray | None, dict[str, Any]]:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any, Protocol
 
 import ray
@@ -21,10 +22,13 @@ from actors.fleet_spec import FleetSpec
 from actors.lanes import ActorLane, GroupLane
 from actors.placement import Site, Standing, build
 from actors.processes import draining_nodes, end
+from actors.role import WATCH
 from actors.watch import together
 from gamecraft_core.base.errors import LaneLost, NoRoom, UsageError
 from gamecraft_core.base.messages import Stage
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.telemetry import Telemetry
+from gamecraft_core.base.tracing import PATIENCE_S
 
 log = logging.getLogger("framelane.fleet")
 
@@ -64,7 +68,7 @@ class Fleet:
         await end(old.actors)
         self._site.actors.difference_update(old.actors)
         new = self._stand(await build(self._site, old.blueprint, old.generation + 1))
-        log.info("%s serves again, generation %d", lane.name, new.generation)
+        log.info("serves again, generation %d", new.generation, extra={"lane": lane.name})
         return new.lane
 
     async def another(self, kind: str) -> ActorLane | GroupLane:
@@ -91,7 +95,7 @@ class Fleet:
         finally:
             self._site.actors.difference_update(old.actors)
             self._forget(lane.name)
-        log.info("%s has gone", lane.name)
+        log.info("has gone", extra={"lane": lane.name})
 
     async def leaving(self) -> Set[str]:
         """Names of lanes that have a process on a node that is about to go."""
@@ -112,6 +116,15 @@ class Fleet:
             return sum(crowd[node] for node in self._standing[lane.name].nodes), -by_age[lane.name]
 
         return min(lanes, key=rank)
+
+    async def flush(self) -> None:
+        """Have every actor send the spans that it still has; not for long, since most are on their way already."""
+        if self._site.telemetry.traces is None:
+            return
+        calls = [actor.flush.options(concurrency_group=WATCH).remote() for actor in self._site.actors]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * PATIENCE_S):
+                await asyncio.gather(*calls, return_exceptions=True)
 
     def close(self) -> None:
         """End every actor and give back what was reserved; of a detached fleet, leave what stands."""
@@ -149,7 +162,7 @@ class Fleet:
         except NoRoom:
             raise
         except LaneLost as error:
-            log.warning("%s is started once more: %s", blueprint.name, error)
+            log.warning("is started once more: %s", error, extra={"lane": blueprint.name})
             standing = await build(self._site, blueprint, 2)
         self._stand(standing)
 
@@ -172,6 +185,7 @@ async def start(
     output_root: str,
     store_options: Mapping[str, Any],
     roles: Mapping[Stage, type] = ROLES,
+    telemetry: Telemetry = Telemetry(),  # noqa: B008 - frozen
 ) -> Fleet:
     """Start the fleet on the connected cluster; raises the first FramelaneError that a lane met while starting."""
     has_gpus = bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
@@ -179,7 +193,7 @@ async def start(
     if spec.detached:
         name = identity(spec, presets, output_root, store_options)
         look_around(name)
-    site = Site(spec, name, has_gpus, ray.get_runtime_context().get_job_id())
+    site = Site(spec, name, has_gpus, ray.get_runtime_context().get_job_id(), telemetry)
     fleet = Fleet(site, kinds(spec, presets, output_root, store_options, roles))
     try:
         await fleet.start()

@@ -16,9 +16,10 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from actors.role import WATCH, is_out_of_memory
+from actors.role import WATCH, fields, is_out_of_memory
 from actors.watch import watched
 from gamecraft_core.base.errors import FramelaneError, LaneHung, LaneLost, OutOfMemory, Poisoned, StateLost
+from gamecraft_core.base.logs import about
 from gamecraft_core.base.messages import Order, Receipt, Stage
 
 log = logging.getLogger("framelane.lanes")
@@ -43,11 +44,12 @@ class ActorLane:
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
         receipt, payload = self.actor.run.options(num_returns=2).remote(order, *payloads)
-        try:
-            return await _answer(receipt, self.actor, self.stall_seconds, self.name), payload
-        except LaneLost as error:
-            _give_up(self.name, error, [self.actor])
-            raise
+        with about(**fields(order), lane=self.name):
+            try:
+                return await _answer(receipt, self.actor, self.stall_seconds, self.name), payload
+            except LaneLost as error:
+                _give_up(error, [self.actor])
+                raise
 
     async def progress(self) -> tuple[str, int, int, int] | None:
         """See ``Role.progress``."""
@@ -88,6 +90,10 @@ class GroupLane:
         return len(self.ranks)
 
     async def run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
+        with about(**fields(order), lane=self.name):
+            return await self._run(order, payloads)
+
+    async def _run(self, order: Order, payloads: tuple[Any, ...]) -> tuple[Receipt, Any]:
         answers = [rank.run.options(num_returns=2).remote(order, *payloads) for rank in self.ranks]
         waiting = [
             asyncio.create_task(_answer(receipt, rank, self.stall_seconds, f"rank {number}"))
@@ -105,7 +111,7 @@ class GroupLane:
             raise errors[0]
         kind = next((kind for kind in (OutOfMemory, LaneHung) if any(isinstance(e, kind) for e in lost)), LaneLost)
         error = kind(f"{self.name}: " + "; ".join(dict.fromkeys(each.message for each in lost)))
-        _give_up(self.name, error, self.ranks)
+        _give_up(error, self.ranks)
         raise error from lost[0]
 
     async def progress(self) -> tuple[str, int, int, int] | None:
@@ -141,8 +147,8 @@ def _raised(waiting: list[asyncio.Task[Receipt]]) -> list[FramelaneError]:
     return [error for error in errors if isinstance(error, FramelaneError)]
 
 
-def _give_up(lane: str, error: FramelaneError, actors: Iterable[Any]) -> None:
-    log.warning("%s is given up: %s", lane, error)
+def _give_up(error: FramelaneError, actors: Iterable[Any]) -> None:
+    log.warning("is given up: %s", error)
     for actor in actors:
         with suppress(RayError, ValueError):
             ray.kill(actor)

@@ -25,6 +25,7 @@ from actors.processes import end, nodes_of, stands
 from actors.role import WATCH, is_out_of_memory
 from actors.watch import together, watched
 from gamecraft_core.base.errors import FramelaneError, LaneLost, NoRoom, OutOfMemory
+from gamecraft_core.base.telemetry import Telemetry
 
 log = logging.getLogger("framelane.fleet")
 
@@ -73,6 +74,7 @@ class Site:
     identity: str | None
     has_gpus: bool
     owner: str
+    telemetry: Telemetry = field(default_factory=Telemetry)
     actors: set[Any] = field(default_factory=set)
     places: dict[str, PlacementGroup] = field(default_factory=dict)
     closed: bool = False
@@ -199,7 +201,7 @@ async def build(site: Site, blueprint: Blueprint, generation: int) -> Standing:
     try:
         for rank in range(blueprint.ranks):
             actors.append(site.actor(blueprint, rank, place))
-        await together(*(site.in_place(actor.ping.remote(), blueprint) for actor in actors))
+        await together(*(site.in_place(actor.tell.remote(site.telemetry), blueprint) for actor in actors))
         async with asyncio.timeout(site.spec.start_seconds):
             facts = await _started(blueprint, actors)
             await together(*(ready(a.serve.remote(generation, site.owner, facts), blueprint.name) for a in actors))

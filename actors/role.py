@@ -9,19 +9,28 @@ and ``preview`` are asked for in a concurrency group of their own, WATCH, and an
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from actors.memory import memory
+from gamecraft_core.base import logs
 from gamecraft_core.base.errors import FramelaneError, LaneLost, OutOfMemory
 from gamecraft_core.base.messages import FloatArray, Order, Receipt, Stage
+from gamecraft_core.base.telemetry import Telemetry
+from gamecraft_core.base.tracing import Span, Spans, open_spans
 
 Run = TypeVar("Run", bound=Callable[..., Any])
+
+log = logging.getLogger("framelane.actor")
+
+_SPAN: ContextVar[Span | None] = ContextVar("framelane-span", default=None)
 
 #: The concurrency group of calls that are answered beside a running order.
 WATCH = "watch"
@@ -56,6 +65,8 @@ class Role:
 
     def __init__(self, stage: Stage, lane: str) -> None:
         self._stage: Stage = stage
+        self._rank: int | None = None
+        self._spans: Spans | None = None
         self._lane = lane
         self._draining = False
         self._generation, self._owner, self._facts = 0, "", dict[str, Any]()
@@ -67,6 +78,26 @@ class Role:
     def ping(self) -> dict[str, Any]:
         """Alive, and who: process id and memory."""
         return {"lane": self._lane, "pid": os.getpid(), **memory()}
+
+    def tell(self, telemetry: Telemetry) -> None:
+        """Alive; from now on tell in this form what happens, in Ray's log files of this process.
+
+        Of a group the first rank makes spans: they go in step, and a span each would say the same again.
+        """
+        logs.setup(telemetry.logs, run=telemetry.run, lane=self._lane, stage=self._stage, rank=self._rank)
+        self._spans = None if self._rank else open_spans(telemetry, self._lane)
+
+    def flush(self) -> None:
+        """Send the spans that have ended; asked for in WATCH."""
+        if self._spans is not None:
+            self._spans.flush()
+
+    def span_of(self, order: Order) -> Span | None:
+        """The span in which this process carries ``order`` out; None where traces are off."""
+        if self._spans is None or not order.traceparent:
+            return None
+        about = {**fields(order), "stage": self._stage, "lane": self._lane}
+        return self._spans.start(f"{self._stage} lane", order.traceparent, **about)
 
     def pulse(self) -> Pulse:
         return Pulse(self._moves, self._doing)
@@ -93,6 +124,7 @@ class Role:
 
     def serve(self, generation: int, owner: str, facts: Mapping[str, Any]) -> None:
         """Ready, from now on for Ray job ``owner``; refuse orders no more."""
+        log.info("serves, generation %d", generation)
         self._generation, self._owner, self._facts = generation, owner, dict(facts)
         self._draining = False
 
@@ -153,18 +185,54 @@ def answering(run: Run) -> Run:
     @wraps(run)
     def answer(role: Role, order: Order, *payloads: Any) -> Any:
         role.began(order)
+        span = role.span_of(order)
         try:
-            return run(role, order, *payloads)
-        except FramelaneError as error:
-            return error, None
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return OutOfMemory(f"{called(order)}: {error}"), None
+            with logs.about(**fields(order)):
+                return _told(run, role, order, payloads) if span is None else _traced(span, run, role, order, payloads)
         finally:
             role.left(order)
 
     return cast(Run, answer)
+
+
+def _told(run: Callable[..., Any], role: Role, order: Order, payloads: tuple[Any, ...]) -> Any:
+    try:
+        return run(role, order, *payloads)
+    except FramelaneError as error:
+        log.warning("%s", error)
+        return error, None
+    except Exception as error:
+        if is_out_of_memory(error):
+            log.warning("out of memory: %s", error)
+            return OutOfMemory(f"{called(order)}: {error}"), None
+        log.exception("it met an error of its own")
+        raise
+
+
+def _traced(span: Span, run: Callable[..., Any], role: Role, order: Order, payloads: tuple[Any, ...]) -> Any:
+    """The same within ``span``, which ``current`` names meanwhile."""
+    token = _SPAN.set(span)
+    error: BaseException | None = None
+    try:
+        answer = _told(run, role, order, payloads)
+        error = answer[0] if isinstance(answer[0], FramelaneError) else None
+        return answer
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _SPAN.reset(token)
+        span.end(error=error)
+
+
+def current() -> Span | None:
+    """The span of the order that this thread carries out, if there is one."""
+    return _SPAN.get()
+
+
+def fields(order: Order) -> dict[str, Any]:
+    """What log lines say of ``order``: see ``gamecraft_core.base.logs``."""
+    return {"session": order.session_id, "chunk": getattr(order, "index", None)}
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

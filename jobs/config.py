@@ -17,8 +17,10 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from actors.fleet_spec import FleetSpec
 from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
+from gamecraft_core.base.logs import Form
 from gamecraft_core.base.preset import Preset, Strict
 from gamecraft_core.base.redact import redact
+from gamecraft_core.base.telemetry import Telemetry
 from jobs.overrides import apply_sets, explain, nearest
 from orchestrator.limits import Limits
 from orchestrator.live.limits import ServiceLimits
@@ -64,6 +66,18 @@ class OutputOptions(Strict):
     allow_sp_moves: bool = False
 
 
+class TelemetryOptions(Strict):
+    """What the run's processes tell, and how; it shapes no output."""
+
+    #: ``json``: one object a line, actors' lines in Ray's log files included.
+    logs: Form = "text"
+    #: An OpenTelemetry collector's OTLP/HTTP address, as in http://HOST:4318/v1/traces; none: no spans are made.
+    traces: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/\S*)?$")
+
+    def of(self, run: str) -> Telemetry:
+        return Telemetry(run=run, **self.model_dump())
+
+
 class RunConfig(Strict):
     """Everything that a run was asked for, apart from its manifest and its output."""
 
@@ -75,6 +89,7 @@ class RunConfig(Strict):
     service: ServiceLimits = ServiceLimits()
     store: StoreOptions = StoreOptions()
     output: OutputOptions = OutputOptions()
+    telemetry: TelemetryOptions = TelemetryOptions()
 
     @property
     def presets(self) -> dict[str, Preset]:

@@ -2,6 +2,7 @@
 
     python -m jobs.doctor --out out/demo
     python -m jobs.doctor --out s3://BUCKET/PREFIX --repair
+    python -m jobs.doctor environment --preset … --fleet …      the machines instead: see ``jobs.checkup.command``
 
 Exit status: 0 healthy or repaired, 1 failure, 2 bad usage or refused, 3 something is wrong and not repaired.
 """
@@ -32,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m jobs.doctor",
         description="Check a run's output, and remove what interrupted work has left in it.",
-        epilog="Exit status: 0 healthy or repaired, 1 failure, 2 bad usage or refused, "
+        epilog="`environment` instead of options checks the machines before a run (environment --help). "
+        "Exit status: 0 healthy or repaired, 1 failure, 2 bad usage or refused, "
         "3 something is wrong and not repaired.",
     )
     made.add_argument("--out", required=True, metavar="URI", help="a run's output: folder, file:// or s3:// URI")
@@ -59,7 +61,12 @@ def age(text: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    if given and given[0] == "environment":
+        from jobs.checkup.command import main as environment
+
+        return environment(given[1:])
+    arguments = parser().parse_args(given)
     return guarded(lambda: _examine(arguments))
 
 

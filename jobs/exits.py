@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
 from gamecraft_core.base.errors import BadInput, FramelaneError, UsageError
+from gamecraft_core.base.logs import last_word
 
 
 class Exit(IntEnum):
@@ -28,13 +28,13 @@ def guarded(job: Callable[[], int]) -> int:
         with _interruptible():
             return job()
     except (UsageError, BadInput) as error:
-        print(f"refused: {error}", file=sys.stderr)
+        last_word(f"refused: {error}")
         return Exit.REFUSED
     except FramelaneError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        last_word(f"failed: {error}")
         return Exit.FAILED
     except KeyboardInterrupt:
-        print("interrupted; what is committed stays, and the same command resumes", file=sys.stderr)
+        last_word("interrupted; what is committed stays, and the same command resumes")
         return Exit.STOPPED
 
 

@@ -62,10 +62,7 @@ class Report(Listener):
             self._add([ErrorRow(**receipt.facts["failure"])])
 
     def finished(self, spec: SessionSpec, error: FramelaneError | None, now: float) -> None:
-        if error is None:
-            self._committed += 1
-        else:
-            log.warning("row %d, %s failed: %s", spec.row, spec.session_id, error)
+        self._committed += error is None
 
     def found_committed(self, chunks: int) -> None:
         """A row that an earlier start committed."""
@@ -184,7 +181,7 @@ def _contact_sheet(store: Store) -> bytes | None:
         try:
             frames = sheet_frames(store.get(row["video_path"]), row["num_frames"])
         except (FramelaneError, FFmpegError, OSError, ValueError) as error:
-            log.warning("%s has no card on the contact sheet: %s", row["session_id"], error)
+            log.warning("no card on the contact sheet: %s", error, extra={"session": row["session_id"]})
             return None
         return SheetRow(row["session_id"], row["prompt"], frames)
 

@@ -26,7 +26,7 @@ from gamecraft_core.base.errors import FramelaneError, LaneLost, UsageError
 from gamecraft_core.base.preset import Strict
 from jobs.config import RunConfig, resolve, with_endpoint
 from jobs.overrides import explain
-from jobs.service import Place, Running, claimed, listening, url_of
+from jobs.service import RUN, Place, Running, claimed, listening, url_of
 from jobs.signals import Stopper
 from orchestrator.http.gate import Rules
 
@@ -90,7 +90,7 @@ class Gateway:
     """The replica. While it has no lanes yet it answers already, with 503 and when to come again."""
 
     def __init__(self, config: RunConfig, out: str, rules: Rules) -> None:
-        logs.setup()
+        logs.setup(config.telemetry.logs, run=RUN)
         self._rules = rules
         self._store = claimed(config, out)
         self._running = Running(config, self._store)
@@ -138,7 +138,7 @@ class Gateway:
 
 def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int:
     """Deploy on the cluster, and stay until told to stop: then drain, and delete. The exit status."""
-    logs.setup()
+    logs.setup(config.telemetry.logs, run=RUN)
     place.rules()  # refused, if it is, before anything runs
     config = with_endpoint(config, os.environ)
     asyncio.run(_on_cluster(config, claimed(config, out).root, place, address))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gamecraft_core.base.errors import FramelaneError
+from gamecraft_core.base.logs import in_json
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
 from orchestrator.manifest.manifest import Survey
@@ -62,7 +63,7 @@ class Progress(Listener):
         self._live: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not in_json():
             from rich.console import Console
             from rich.live import Live
 

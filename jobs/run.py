@@ -70,7 +70,7 @@ class Past:
 
 def run(request: Request, carry: Carry = Work.on_cluster) -> int:
     """Carry out ``request``; returns the exit status. Raises UsageError before anything starts, RunAborted later."""
-    logs.setup()
+    logs.setup(request.config.telemetry.logs)
     request = replace(request, config=with_endpoint(request.config, os.environ))
     config, started = request.config, time.time()
     manifest = Manifest(request.manifest, config.presets, config.preset.name, config.store.model_dump())
@@ -78,6 +78,8 @@ def run(request: Request, carry: Carry = Work.on_cluster) -> int:
     store = _output(request)
     survey = _survey(request, manifest, claim.look(store, what))
     record, claimed = _claim(request, store, manifest, what, survey)
+    telemetry = config.telemetry.of(claimed.run_id)
+    logs.setup(telemetry.logs, run=telemetry.run)
     limits = config.limits
     patient = PatientStore(store, limits.max_outage_seconds, limits.backoff)
     past = _past(patient)
@@ -88,7 +90,9 @@ def run(request: Request, carry: Carry = Work.on_cluster) -> int:
     before, first = _to_the_first_session(rows)
     if first is None:
         return _nothing_to_run(patient, before, shards, report, timeline, closed=claimed.status == "finished")
-    work = Work(config, request.address, request.metrics_port, patient, survey, shards, report, timeline, past.staged)
+    work = Work(
+        config, request.address, request.metrics_port, patient, survey, shards, report, timeline, past.staged, telemetry
+    )
     try:
         finished = asyncio.run(carry(work, chain(before, [first], rows)))
     except asyncio.CancelledError:
@@ -170,7 +174,7 @@ def _claim(
         )
     record["run_id"] = claimed.run_id
     if claimed.resumed:
-        log.info("continuing run %s", claimed.run_id)
+        log.info("continuing run %s", claimed.run_id, extra={"run": claimed.run_id})
     return record, claimed
 
 

@@ -26,6 +26,7 @@ from gamecraft_core.base import logs
 from gamecraft_core.base.access import Access
 from gamecraft_core.base.errors import BadInput, UsageError
 from gamecraft_core.base.store import Store, open_store, scheme_of
+from gamecraft_core.base.tracing import open_spans
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset import claim
 from jobs.config import RunConfig, identity, public, with_endpoint
@@ -46,8 +47,13 @@ from orchestrator.live.steps import Steps
 from orchestrator.metrics import Metrics
 from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
+from orchestrator.timeline import Timeline
+from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.serve")
+
+#: What stands for a run's id.
+RUN = "service"
 
 #: What the page offers to begin from.
 STARTS = Path(__file__).with_name("demo") / "micro"
@@ -56,6 +62,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEEP_ALIVE_S = 75
 #: Descriptors that the process has room for from the start.
 _DESCRIPTORS = 1000
+#: Of the timeline: some minutes of a busy node of eight. One takes half a kilobyte.
+_RECEIPTS = 10_000
 #: How long a client may take to hear that the service ends.
 _GOODBYE_S = 3
 
@@ -84,7 +92,7 @@ class Place:
 
 def serve(config: RunConfig, out: str, place: Place, address: str | None) -> int:
     """Serve until told to stop; the exit status."""
-    logs.setup()
+    logs.setup(config.telemetry.logs, run=RUN)
     rules = place.rules()
     config = with_endpoint(config, os.environ)
     store = claimed(config, out)
@@ -147,10 +155,11 @@ class Running:
         self._store = store
         self._registry = Registry(config.service, _fragment_bytes, time.time, self._refused)
         self._metrics: Metrics | None = None
+        self._timeline = Timeline(_RECEIPTS)
         options = config.store.model_dump()
         desk = Desk(config.presets, config.preset.name, store, options)
         self.service = LocalService(
-            self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured
+            self._registry, desk, store, config.service, asyncio.to_thread, time.time, self._measured, self._drawn
         )
 
     def app(self, rules: Rules, lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None) -> ASGIApp:
@@ -166,9 +175,12 @@ class Running:
 
         config = self._config
         presets = list(config.presets.values())
-        started = await fleet.start(config.fleet, presets, self._store.root, config.store.model_dump())
+        started = await fleet.start(
+            config.fleet, presets, self._store.root, config.store.model_dump(), telemetry=config.telemetry.of(RUN)
+        )
         try:
             await self._on_lanes(started.lanes, started.facts, started, started, end, began)
+            await started.flush()
         finally:
             started.close()
 
@@ -189,8 +201,12 @@ class Running:
         pace = Pace(**self._config.fleet.elastic.model_dump())
         elastic = Elastic(yard, scheduler, limits, pace, time.time)
         viewers: list[Listener] = [steps, Previews(self._registry)] if self._config.service.previews else [steps]
-        listeners = [metrics, self._registry, *viewers, elastic]
-        engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper)
+        listeners = [metrics, self._registry, self._timeline, *viewers, elastic]
+        spans = open_spans(self._config.telemetry.of(RUN), "control")
+        traces = None if spans is None else Traces(spans, self._registry.traceparent)
+        if traces is not None:
+            listeners.append(traces)
+        engine = Engine(lanes, board, scheduler, limits, None, listeners, time.time, keeper=keeper, traces=traces)
         metrics.attach(engine)
         for lane in lanes:
             for viewer in viewers:
@@ -212,10 +228,15 @@ class Running:
                 each.cancel()
                 with suppress(asyncio.CancelledError):
                     await each
+            if traces is not None:
+                traces.close()
 
     def _refused(self, reason: Refused) -> None:
         if self._metrics:
             self._metrics.turned_away(reason)
+
+    def _drawn(self, tenant: str, seconds: float) -> bytes:
+        return self._timeline.to_json(tenant, time.time() - seconds)
 
     def _measured(self) -> bytes:
         return generate_latest(self._metrics.registry) if self._metrics else b""
@@ -237,7 +258,7 @@ def claimed(config: RunConfig, out: str) -> Store:
     Access.of(options).check(out, "out")
     store = open_store(out, options)
     what = {"service": 1, **identity(config)}
-    record = {"run_id": "service", "status": "running", "identity": what, "config": public(config)}
+    record = {"run_id": RUN, "status": "running", "identity": what, "config": public(config)}
     claim.claim(store, {**record, "code_version": code_version()})
     return store
 

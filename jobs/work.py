@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gamecraft_core.base.messages import Provenance
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import Store
+from gamecraft_core.base.telemetry import Telemetry
+from gamecraft_core.base.tracing import open_spans
 from gamecraft_core.base.version import code_version
 from gamecraft_core.dataset.chunk_state import resumable
 from jobs.config import RunConfig
@@ -29,6 +31,7 @@ from orchestrator.ports import Keeper, Lane, Listener, Yard
 from orchestrator.scheduler import Scheduler
 from orchestrator.shard_book import ShardBook
 from orchestrator.timeline import Timeline
+from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.run")
 
@@ -63,6 +66,7 @@ class Work:
     report: Report
     timeline: Timeline
     staged: Mapping[str, Sequence[str]]
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     async def on_cluster(self, rows: Iterator[SessionSpec | Settled]) -> bool:
         """Start the fleet, run the engine on it, take it down. True when every row settled."""
@@ -74,9 +78,17 @@ class Work:
             stopper = Stopper()
             stopper.listen()
             try:
-                started = await fleet.start(self.config.fleet, presets, self.store.root, self.config.store.model_dump())
+                started = await fleet.start(
+                    self.config.fleet,
+                    presets,
+                    self.store.root,
+                    self.config.store.model_dump(),
+                    telemetry=self.telemetry,
+                )
                 try:
-                    return await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
+                    done = await self.on_lanes(started.lanes, started.facts, started, rows, stopper, yard=started)
+                    await started.flush()
+                    return done
                 finally:
                     started.close()
             except asyncio.CancelledError:
@@ -116,8 +128,21 @@ class Work:
             listeners.append(elastic)
         degrees = None if output.allow_sp_moves else {lane.sp_degree for lane in lanes if lane.stage == "denoise"}
         staged = {name: resumable(keys, degrees) for name, keys in self.staged.items()}
+        spans = open_spans(self.telemetry, "control")
+        traces = None if spans is None else Traces(spans)
+        if traces is not None:
+            listeners.append(traces)
         engine = Engine(
-            lanes, board, scheduler, limits, self.shards, listeners, time.time, keeper=keeper, staged=staged
+            lanes,
+            board,
+            scheduler,
+            limits,
+            self.shards,
+            listeners,
+            time.time,
+            keeper=keeper,
+            staged=staged,
+            traces=traces,
         )
         metrics.attach(engine)
         stopper.engine = engine
@@ -125,5 +150,9 @@ class Work:
         with serve_metrics(metrics.registry, self.metrics_port) as url, progress:
             log.info("metrics at %s", url)
             self.report.begin(self.store, url)
-            async with beside:
-                return await engine.run(rows)
+            try:
+                async with beside:
+                    return await engine.run(rows)
+            finally:
+                if traces is not None:
+                    traces.close()

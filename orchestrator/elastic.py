@@ -110,7 +110,7 @@ class Elastic(Listener):
         serving = self._serving()
         going = [lane for lanes in serving.values() for lane in lanes if lane.name in leaving]
         for lane in going:
-            log.warning("the node of %s is about to go: it takes no more orders", lane.name)
+            log.warning("its node is about to go: it takes no more orders", extra={"lane": lane.name})
             serving[offer(lane)].remove(lane)
         for offered, supply in self._supplies.items():
             self._adjust(supply, offered, serving[offered], now)
@@ -154,7 +154,7 @@ class Elastic(Listener):
             held = {lane.name: self._held(lane) for lane in serving}
             least = min(held.values())
             lane = self._yard.first_to_go([lane for lane in serving if held[lane.name] == least])
-            log.info("one %s fewer: %s takes no more orders", supply.kind.name, lane.name)
+            log.info("one %s fewer: it takes no more orders", supply.kind.name, extra={"lane": lane.name})
             self._drain(lane)
 
     def _held(self, lane: Lane) -> int:
@@ -206,7 +206,7 @@ class Elastic(Listener):
         try:
             await self._yard.give_back(lane)
         except FramelaneError as error:
-            log.warning("%s does not end: %s", lane.name, error)
+            log.warning("it does not end: %s", error, extra={"lane": lane.name})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         running = asyncio.create_task(work)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gamecraft_core.base.errors import Cancelled, FramelaneError, LaneLost, Poisoned
+from gamecraft_core.base.logs import about
 from gamecraft_core.base.messages import Receipt
 from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from orchestrator.admission import Admissions, Refusal, Wait
@@ -28,6 +29,7 @@ from orchestrator.roster import Roster
 from orchestrator.scheduler import Dispatch, Scheduler
 from orchestrator.shard_book import Publication, ShardBook
 from orchestrator.tasks import Session, Task
+from orchestrator.tracing import Traces
 
 log = logging.getLogger("framelane.engine")
 
@@ -56,8 +58,11 @@ class Engine:
         *,
         keeper: Keeper | None = None,
         staged: Mapping[str, tuple[str, ...]] | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """``keeper`` replaces lost lanes; ``staged`` gives sessions' durable chunks from an earlier start.
+
+        ``traces`` is one of ``listeners``, and sees orders off.
 
         Without ``shards`` sessions are committed and not published.
         """
@@ -65,6 +70,7 @@ class Engine:
         self.limits = limits
         self._shards = shards
         self._listeners = listeners
+        self._traces = traces
         self._clock = clock
         self._staged = dict(staged or {})
         self._admissions = Admissions(limits, board.census)
@@ -205,12 +211,15 @@ class Engine:
     async def _carry(self, dispatch: Dispatch) -> None:
         try:
             order, payloads = self._board.order(dispatch.task)
-            receipt, ref = await dispatch.lane.run(order, payloads)
+            if self._traces is None:
+                receipt, ref = await dispatch.lane.run(order, payloads)
+            else:
+                receipt, ref = await self._traces.carried(dispatch.task, dispatch.lane, order, payloads)
             event = partial(self._succeeded, dispatch, receipt, ref)
         except FramelaneError as error:
             event = partial(self._failed, dispatch, error)
         except Exception as error:
-            log.exception("lane %s broke its port", dispatch.lane.name)
+            log.exception("the lane broke its port", extra={**dispatch.task.fields, "lane": dispatch.lane.name})
             event = partial(self._failed, dispatch, RunAborted(f"lane {dispatch.lane.name} broke: {error!r}"))
         self._events.put_nowait(event)
 
@@ -250,11 +259,12 @@ class Engine:
     def _failed(self, dispatch: Dispatch, error: FramelaneError) -> None:
         self._in_flight -= 1
         task, lane = dispatch.task, dispatch.lane
-        if isinstance(error, LaneLost):
-            self.roster.lost(lane, error)
-        if self.scheduler.ended(task, lane, succeeded=False):
-            self.roster.left(lane)
-        self._recovery.meet(task, error)
+        with about(**task.fields, lane=lane.name):
+            if isinstance(error, LaneLost):
+                self.roster.lost(lane, error)
+            if self.scheduler.ended(task, lane, succeeded=False):
+                self.roster.left(lane)
+            self._recovery.meet(task, error)
 
     def _cancelled(self, session_id: str) -> None:
         waiting = self._admissions.withdraw(session_id)

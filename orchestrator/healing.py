@@ -71,7 +71,7 @@ class Healer:
         try:
             replacement = await self._rebuilt(lane)
         except Exception:
-            log.exception("the fleet broke while it rebuilt %s", lane.name)
+            log.exception("the fleet broke while it rebuilt the lane", extra={"lane": lane.name})
             replacement = None
         del self._awaited[lane.name]
         self._report(lane, replacement)
@@ -85,10 +85,10 @@ class Healer:
             try:
                 return await self._keeper.rebuild(lane)
             except UsageError as error:
-                log.error("lane %s can never start: %s", lane.name, error)
+                log.error("lane can never start: %s", error, extra={"lane": lane.name})
                 return None
             except FramelaneError as error:
-                log.warning("lane %s did not start: %s", lane.name, error)
+                log.warning("lane did not start: %s", error, extra={"lane": lane.name})
                 self._losses[lane.name] += 1
-        log.error("lane %s is given up after %d losses in a row", lane.name, losses)
+        log.error("lane is given up after %d losses in a row", losses, extra={"lane": lane.name})
         return None

@@ -78,6 +78,7 @@ class Recovery:
         what = "ran out of memory" if starved else "were lost"
         task.losses[what] = task.losses.get(what, 0) + blamed
         if task.losses[what] < (self._limits.max_out_of_memory if starved else self._limits.max_attempts):
+            log.info("%s is tried again", task.kind)
             self._scheduler.push([task])
         elif task.is_sessions:
             reason = f"{task.losses[what]} lanes {what} while they ran {task.kind} of chunk {task.index}: {error}"
@@ -94,7 +95,7 @@ class Recovery:
         elif task.session.rewinds >= self._limits.max_rewinds:
             self._fail_session(task, Poisoned(f"its state was lost again and again: {error}"))
         else:
-            log.warning("%s goes back to what is durable of it: %s", _whose(task), error)
+            log.warning("the session goes back to what is durable of it: %s", error)
             self._scheduler.forget(task.session)
             self._scheduler.push(self._board.rewind(task, self._clock()))
 
@@ -109,7 +110,7 @@ class Recovery:
             self._fail_session(task, Poisoned(f"its input could not be read in time: {error}"))
             return
         pause = self._limits.backoff(task.retries)
-        log.warning("%s of %s waits %.1f s for the store: %s", task.kind, _whose(task), pause, error)
+        log.warning("%s waits %.1f s for the store: %s", task.kind, pause, error)
         for listener in self._listeners:
             listener.store_away(task.stage, error, pause, now)
         self._scheduler.park()
@@ -118,6 +119,7 @@ class Recovery:
 
     def _fail_session(self, task: Task, error: FramelaneError) -> None:
         assert task.session is not None
+        log.warning("the session fails: %s", error)
         self._scheduler.forget(task.session)
         self._scheduler.push(self._board.fail(task, error, self._clock()))
 

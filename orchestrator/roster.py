@@ -80,7 +80,7 @@ class Roster:
             return
         for suspect in suspects:
             suspect.suspect = True
-        log.warning("lane %s lost: %s", lane.name, error)
+        log.warning("lane lost: %s", error, extra={"lane": lane.name, "stage": lane.stage})
         for listener in self._listeners:
             listener.lane_lost(lane, error, self._clock())
         if leaving:
@@ -115,7 +115,7 @@ class Roster:
     def _healed(self, lost: Lane, replacement: Lane | None) -> None:
         now = self._clock()
         if replacement is not None:
-            log.info("lane %s is back", replacement.name)
+            log.info("lane is back", extra={"lane": replacement.name, "stage": replacement.stage})
             self._scheduler.add_lane(replacement)
         for listener in self._listeners:
             if replacement is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.messages import ChunkRecord, Order, Receipt, Stage
@@ -11,6 +11,9 @@ from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator.ports import Ref
 
 Kind = Literal["text", "encode", "restore", "denoise", "decode", "write", "commit", "fail", "publish"]
+
+#: Work for a session, not for one chunk of it.
+_WHOLE: tuple[Kind, ...] = ("text", "encode", "restore", "fail", "publish")
 
 #: What a lane must match: stage, preset (None: any), sequence-parallel degree (None: any).
 Need = tuple[Stage, str | None, int | None]
@@ -129,6 +132,15 @@ class Task:
     @property
     def stage(self) -> Stage:
         return self.need[0]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What log lines say of it: see ``gamecraft_core.base.logs``."""
+        if self.session is None:
+            return {"stage": self.stage}
+        spec = self.session.spec
+        about = {"tenant": spec.tenant, "session": spec.session_id, "stage": self.stage, "row": spec.row or None}
+        return about if self.kind in _WHOLE else {**about, "chunk": self.index}
 
     @property
     def dead(self) -> bool:

@@ -47,14 +47,21 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextOrder:
+class Traced:
+    """What every order has: the W3C ``traceparent`` of the span that it is carried out in, "" where traces are off."""
+
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOrder(Traced):
     session_id: str
     prompt: str
     negative_prompt: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeOrder:
+class EncodeOrder(Traced):
     """Encode the start into history latents [16, T, h, w]: T is 1 for an image, a chunk's latent count for a video."""
 
     session_id: str
@@ -66,7 +73,7 @@ class EncodeOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenoiseOrder:
+class DenoiseOrder(Traced):
     """Denoise chunk ``index``: its payload is the chunk's new latents only, [16, T_new, h, w]."""
 
     session_id: str
@@ -82,7 +89,7 @@ class DenoiseOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecodeOrder:
+class DecodeOrder(Traced):
     """Decode a chunk's latents to pixels and encode them, as frames ``start_frame``.. of the session's video."""
 
     session_id: str
@@ -116,7 +123,7 @@ class ChunkRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteOrder:
+class WriteOrder(Traced):
     """Make one chunk durable, unseen by readers until the commit. Payloads: its fragment and its latents.
 
     ``identity`` names everything that decides the session's bits; ``history_sha256`` the latents that the chunk
@@ -132,7 +139,7 @@ class WriteOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreOrder:
+class RestoreOrder(Traced):
     """Read the valid chain of a session's staged chunks, and answer with the latents of its last.
 
     The receipt's fact ``chunks`` holds their records; none where the session has to begin again.
@@ -159,7 +166,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitOrder:
+class CommitOrder(Traced):
     """Join the chunks into one video, store it, and make the session visible by one conditional put.
 
     Payloads: the last chunk's fragment unless it is staged, and then its latents where they are kept.
@@ -181,7 +188,7 @@ class CommitOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailOrder:
+class FailOrder(Traced):
     """Make a session's failure durable, so that a resumed run does not try it again.
 
     The receipt's fact ``failure`` holds it, or is absent where somebody else had committed the session.
@@ -194,9 +201,14 @@ class FailOrder:
     reason: str
     remedy: str
 
+    def failure(self) -> dict[str, Any]:
+        """What is stored."""
+        names = ("session_id", "row", "field", "stage", "reason", "remedy")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublishOrder:
+class PublishOrder(Traced):
     """Publish one shard. Rows of ``fresh`` ids come as payloads; the store has the records of ``stored`` ones."""
 
     session_id: str

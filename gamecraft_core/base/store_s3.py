@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,20 @@ class S3Store:
         target = {"Bucket": self._bucket, "Key": self._folder("") + leftover.key, "UploadId": leftover.upload}
         with suppress(FileNotFoundError), self._call("abort the upload to", leftover.key):
             self._client.abort_multipart_upload(**target)
+
+    def try_upload(self, key: str) -> None:
+        """Begin an upload in parts and abort it: what only large files do."""
+        target = {"Bucket": self._bucket, "Key": self._key(key)}
+        with self._call("begin an upload to", key):
+            upload = self._client.create_multipart_upload(**target)["UploadId"]
+        with self._call("abort the upload to", key):
+            self._client.abort_multipart_upload(**target, UploadId=upload)
+
+    def server_time(self) -> float:
+        """The server's clock, Unix seconds, whole ones."""
+        with self._call("ask for", ""):
+            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._folder(""), MaxKeys=1)
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
     def delete(self, key: str) -> None:
         with self._call("delete", key):

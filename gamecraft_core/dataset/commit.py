@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +83,7 @@ def fail_session(store: Store, order: FailOrder) -> dict[str, Any] | None:
     The index entry comes first: one without a tombstone means nothing, and another start may take it away, so it is put
     again once the tombstone stands.
     """
-    failure = asdict(order)
+    failure = order.failure()
     index, key = layout.failure_key(order.session_id), layout.commit_key(order.session_id)
     store.put(index, encode_failure(failure))
     reached("fail.index_put")

@@ -20,7 +20,7 @@ from gamecraft_core.weights.source import Entry, Source
 
 FP8 = torch.float8_e4m3fn
 _LARGEST = 448.0
-_FIRST_CAPABILITY = (8, 9)
+FIRST_CAPABILITY = (8, 9)
 _SCALE = "weight_scale"
 
 
@@ -137,7 +137,7 @@ def is_fp8(entry: Entry) -> bool:
 
 def has_fp8(device: torch.device) -> bool:
     """Whether ``device`` multiplies fp8 matrices itself."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= _FIRST_CAPABILITY
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FIRST_CAPABILITY
 
 
 def require_fp8(device: torch.device, why: str, field: str) -> None:

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from gamecraft_core.base.errors import BadInput, FramelaneError, StoreUnavailable
+from gamecraft_core.base.logs import about
 from orchestrator.live.port import Conflict, NoSuchSession, NotReady, Overloaded, OverQuota, Refused
 
 log = logging.getLogger("framelane.http")
@@ -141,8 +142,10 @@ def install(app: FastAPI) -> None:
     """Let every error of ``app`` leave in this shape."""
 
     @app.exception_handler(FramelaneError)
-    async def ours(_: Request, error: FramelaneError) -> JSONResponse:
-        return of_error(error)
+    async def ours(request: Request, error: FramelaneError) -> JSONResponse:
+        named = request.path_params
+        with about(tenant=request.scope.get("tenant"), session=named.get("session_id", named.get("video_id"))):
+            return of_error(error)
 
     @app.exception_handler(RequestValidationError)
     async def misread(_: Request, error: RequestValidationError) -> JSONResponse:

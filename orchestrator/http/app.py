@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Query, Request
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -18,7 +19,10 @@ from gamecraft_core.base.version import VERSION
 from orchestrator.http import sessions, videos
 from orchestrator.http.answers import answers, install, problem
 from orchestrator.http.gate import Gate, Rules
+from orchestrator.http.sessions import tenant
 from orchestrator.live.port import Service
+
+Minutes = Annotated[float, Query(gt=0, le=60, description="how far back it goes, as far as it is remembered")]
 
 _PAGE = Path(__file__).with_name("page")
 
@@ -28,7 +32,7 @@ _POLICY = (
 )
 
 #: Headers of the API that browsers do not let a page of another origin send, or read, by themselves.
-_SENT = {"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Range"}
+_SENT = {"Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Range", "Traceparent"}
 _ANSWERED = {"Accept-Ranges", "Allow", "Content-Disposition", "Content-Range", "ETag", "Location", "Retry-After"}
 
 
@@ -90,6 +94,17 @@ def _health(service: Service) -> APIRouter:
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
         return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get(
+        "/v1/timeline",
+        summary="What lanes did in the last minutes, as a trace that Perfetto opens",
+        response_class=Response,
+        responses={200: {"description": "trace events", "content": {"application/json": {}}}, **answers(422)},
+    )
+    async def timeline(request: Request, minutes: Minutes = 5.0) -> Response:
+        drawn = await asyncio.to_thread(service.timeline, tenant(request), 60.0 * minutes)
+        headers = {"Content-Disposition": 'attachment; filename="timeline.json"', "Cache-Control": "no-store"}
+        return Response(drawn, headers=headers, media_type="application/json")
 
     return router
 

@@ -12,6 +12,9 @@ from orchestrator.http.answers import FILE, answers
 from orchestrator.http.bodies import ControlsRequest, Key, SessionRequest, asked, description
 from orchestrator.live.port import SETTLED, Service
 
+#: More than any version of the standard has.
+_MOST_LETTERS = 255
+
 _MP4 = {"description": "fragmented MP4", "content": {"video/mp4": {}}}
 _SSE = {"description": "server-sent events", "content": {"text/event-stream": {}}}
 
@@ -33,7 +36,7 @@ def routes(service: Service) -> APIRouter:
     )
     async def create(request: Request, key: Key = "") -> JSONResponse:
         cells, upload = await asked(request, {"image": "image", "video": "video"})
-        session = await service.create(cells, tenant(request), upload, key=key)
+        session = await service.create(cells, tenant(request), upload, key=key, traceparent=traceparent(request))
         status = 202 if session["status"] == "queued" else 201
         return JSONResponse(session, status, {"Location": f"/v1/sessions/{session['id']}"})
 
@@ -137,3 +140,8 @@ def _watching(router: APIRouter, service: Service) -> None:
 def tenant(request: Request) -> str:
     """Whose token it is, as the gate found."""
     return str(request.scope["tenant"])
+
+
+def traceparent(request: Request) -> str:
+    """Where its caller's trace is, as W3C writes it; what is malformed begins a trace of its own."""
+    return request.headers.get("traceparent", "")[:_MOST_LETTERS]

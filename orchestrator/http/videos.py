@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from orchestrator.http import downloads
 from orchestrator.http.answers import FILE, answers
 from orchestrator.http.bodies import Actions, Key, asked, description
-from orchestrator.http.sessions import tenant
+from orchestrator.http.sessions import tenant, traceparent
 from orchestrator.live.port import Conflict, Refused, Service
 from orchestrator.manifest.fields import as_number, shown
 
@@ -56,7 +56,10 @@ def routes(service: Service) -> APIRouter:
         if upload is None:
             remedy = "upload an image as input_reference"
             raise Refused("a video starts from an image", field="input_reference", remedy=remedy)
-        return _video(await service.create(_cells(given, service), tenant(request), upload, played=False, key=key))
+        made = await service.create(
+            _cells(given, service), tenant(request), upload, played=False, key=key, traceparent=traceparent(request)
+        )
+        return _video(made)
 
     @router.get("", summary="Videos in the order of their creation", responses=answers(422, 503))
     async def listing(

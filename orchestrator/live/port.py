@@ -129,8 +129,11 @@ class Service(Protocol):
         *,
         played: bool = True,
         key: str = "",
+        traceparent: str = "",
     ) -> dict[str, Any]:
         """A new session, described. ``played``: more controls may come; else it is made from those it has.
+
+        Its trace, where traces are made, continues the caller's at ``traceparent``.
 
         ``key``: while the tenant's session of that key is known here, it is that one, and no other begins.
         """
@@ -170,3 +173,6 @@ class Service(Protocol):
     async def video_bytes(self, session_id: str, tenant: str, start: int, end: int, version: str) -> bytes: ...
     async def records(self, session_id: str, tenant: str) -> dict[str, Any]: ...
     def metrics(self) -> bytes: ...
+    def timeline(self, tenant: str, seconds: float) -> bytes:
+        """The last ``seconds`` as ``orchestrator.timeline`` draws them for ``tenant``; any thread may ask."""
+        ...

@@ -70,13 +70,13 @@ class Previews(Listener):
         try:
             await lane.learn_preview()
         except FramelaneError as error:
-            log.warning("%s makes no previews: %s", lane.name, error)
+            log.warning("no previews are made: %s", error, extra={"lane": lane.name})
 
     async def _show(self, lane: Previewing, session_id: str, index: int, latents: Ref) -> None:
         try:
             shown = await lane.preview(latents)
         except FramelaneError as error:  # the engine hears of a lost lane by itself
-            log.debug("%s makes no preview: %s", lane.name, error)
+            log.debug("no preview: %s", error, extra={"lane": lane.name, "session": session_id, "chunk": index})
             return
         if shown is not None:
             picture, frames = shown

@@ -58,6 +58,11 @@ class Registry(Listener):
     def find(self, session_id: str) -> Live | None:
         return self._sessions.get(session_id)
 
+    def traceparent(self, session_id: str) -> str:
+        """What its caller's request came with; "" for nothing, and after a restart."""
+        live = self._sessions.get(session_id)
+        return live.traceparent if live is not None else ""
+
     def of_tenant(self, tenant: str) -> list[Live]:
         return [live for live in self._sessions.values() if live.spec.tenant == tenant]
 
@@ -289,7 +294,11 @@ class Registry(Listener):
         try:
             init, segment = split(await self._fetch(fragment))
         except Exception as error:  # the write lane has them, and stores the chunk; or the session goes back before it
-            log.warning("chunk %d of %s cannot be shown yet: %r", index, live.session_id, error)
+            log.warning(
+                "it cannot be shown yet: %r",
+                error,
+                extra={"session": live.session_id, "chunk": index, "tenant": live.spec.tenant},
+            )
             live.missed.add(index)  # players read it from the store, each for itself, once it is there
             if index in live.staged:
                 self._ready(live, index)

@@ -43,19 +43,18 @@ class LocalService:
         aside: Aside,
         clock: Callable[[], float],
         metrics: Callable[[], bytes] = lambda: b"",
+        timeline: Callable[[str, float], bytes] = lambda tenant, seconds: b"{}",
     ) -> None:
         self._registry = registry
         self._desk = desk
         self._store = store
-        self._limits = limits
-        self._aside = aside
-        self._clock = clock
+        self._limits, self._aside, self._clock = limits, aside, clock
         self._journal = Journal(store)
         self._archive = Archive(store, self._journal)
         self._quotas = Quotas(limits, registry.of_tenant, clock, registry.refused)
         self.charge = self._quotas.charge
         self._state: Literal["starting", "ready", "draining"] = "starting"
-        self.metrics = metrics
+        self.metrics, self.timeline = metrics, timeline
 
     def state(self) -> Literal["starting", "ready", "draining"]:
         return self._state
@@ -86,6 +85,7 @@ class LocalService:
         *,
         played: bool = True,
         key: str = "",
+        traceparent: str = "",
     ) -> dict[str, Any]:
         key = hashlib.sha256(key.encode()).hexdigest() if key else ""
         if (known := await self._named(tenant, key)) is not None:
@@ -98,7 +98,7 @@ class LocalService:
             raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
         if (known := await self._named(tenant, key)) is not None:
             return known
-        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), closed=not played, key=key)
+        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), not played, key, traceparent)
         self._quotas.check_session(tenant)
         with self._quotas.promising(tenant, spec.num_chunks):
             self._registry.enter(live)

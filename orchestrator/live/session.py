@@ -21,7 +21,8 @@ class Live:
     ``missed`` are those whose bytes never came.
     ``staged`` are the keys of the durable ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was
     called off for want of controls, and the engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts
-    what callers ask of it in order. ``key`` is the digest of what its caller would repeat the request with.
+    what callers ask of it in order. ``key`` is the digest of what its caller would repeat the request with,
+    ``traceparent`` the request's.
     """
 
     spec: SessionSpec
@@ -30,6 +31,7 @@ class Live:
     controls: list[Control] = field(default_factory=list)
     closed: bool = False
     key: str = ""
+    traceparent: str = ""
     status: Status = "queued"
     position: int | None = None
     leaving: bool = False

@@ -59,7 +59,7 @@ class Steps(Listener):
         try:
             step = await lane.progress()
         except FramelaneError as error:  # the engine hears of a lost lane by itself
-            log.debug("%s does not say how far it is: %s", name, error)
+            log.debug("it does not say how far it is: %s", error, extra={"lane": name})
             return
         if step is not None and step != self._told.get(name):
             self._told[name] = step

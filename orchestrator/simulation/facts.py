@@ -97,7 +97,7 @@ class Full:
                 self.commits.append(order)
                 return {"stored": True, "committed": True}
             case FailOrder():
-                return {"failure": asdict(order)}
+                return {"failure": order.failure()}
             case PublishOrder():
                 self.published.append(order)
                 return {}

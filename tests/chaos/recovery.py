@@ -10,8 +10,8 @@ from typing import Any
 from tests.chaos.inject import Strike
 from tests.chaos.supervisor import Said
 
-_LOST = re.compile(r"lane (\S+) lost:")
-_BACK = re.compile(r"lane (\S+) is back")
+_LOST = re.compile(r"lane lost: .*\blane=([^]\s]+)")
+_BACK = re.compile(r"lane is back .*\blane=([^]\s]+)")
 _SERVING = "metrics at"
 _STAGES = {
     "kill_rank": "denoise",

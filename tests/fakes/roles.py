@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,10 @@ class LightActor(Role):
 
     def roll_call(self) -> tuple[int, ...]:
         return (self._generation,) * self._layout.world
+
+    def imported(self, package: str) -> list[str]:
+        """What this process has imported of ``package``."""
+        return [name for name in sys.modules if name.partition(".")[0] == package]
 
     def warm(self) -> dict[str, Any]:
         if folder := self._options.get("folder"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -47,6 +48,7 @@ from orchestrator.live.service import LocalService
 from orchestrator.live.steps import Step, Steps
 from orchestrator.ports import Listener, Ref
 from orchestrator.scheduler import Scheduler
+from orchestrator.timeline import Timeline
 from tests.fakes.lanes import Behaviour, FakeLane
 from tests.fakes.recordings import flat_frames, level_of
 from tests.fakes.sessions import provenance
@@ -185,6 +187,7 @@ class Studio:
         #: Why somebody was refused, each time.
         self.refused: list[str] = []
         self.registry = Registry(self.service_limits, fetch or _bytes, self.now, self.refused.append)
+        self.timeline = Timeline()
         desk = Desk({"tiny-gamecraft": served or preset()}, "tiny-gamecraft", store, None)
         self.service = LocalService(
             self.registry,
@@ -194,6 +197,7 @@ class Studio:
             aside,
             self.now,
             lambda: generate_latest(CollectorRegistry()),
+            lambda tenant, seconds: self.timeline.to_json(tenant, time.monotonic() - seconds),
         )
 
     def now(self) -> float:
@@ -204,7 +208,8 @@ class Studio:
         scheduler = Scheduler(self.limits, board.census)
         steps = Steps(self.registry, self.service_limits.progress_seconds)
         viewers: list[Listener] = [steps, Previews(self.registry)] if self.service_limits.previews else [steps]
-        self.engine = Engine(self.lanes, board, scheduler, self.limits, None, [self.registry, *viewers], self.now)
+        listeners = [self.registry, self.timeline, *viewers]
+        self.engine = Engine(self.lanes, board, scheduler, self.limits, None, listeners, self.now)
         for lane in self.lanes:
             for viewer in viewers:
                 viewer.lane_joined(lane, self.now())

@@ -93,10 +93,10 @@ def quick(order: Order) -> float:
     return usual(order) * 0.01
 
 
-def quick_studio(store: Store | None = None, behaviour: Behaviour = quick, **changes: Any) -> Studio:
-    return Studio(
-        store or open_store(f"memory://{uuid4().hex}"), aside=asyncio.to_thread, behaviour=behaviour, **changes
-    )
+def quick_studio(
+    store: Store | None = None, behaviour: Behaviour = quick, kind: type[Studio] = Studio, **changes: Any
+) -> Studio:
+    return kind(store or open_store(f"memory://{uuid4().hex}"), aside=asyncio.to_thread, behaviour=behaviour, **changes)
 
 
 def stuck_studio(service: ServiceLimits | None = None, **limits: int) -> Studio:

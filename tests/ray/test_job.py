@@ -6,10 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ import pytest
 from gamecraft_core.media.fragment import probe
 from jobs import generate
 from jobs.synthesize import main as synthesize_main
-from tests.ray.runs import INPUTS, ROOT, SMALL, Finished, manifest, row, synthesize
+from tests.ray.runs import INPUTS, Finished, row, synthesize
+from tests.ray.started import Started, processes_titled
 from tests.servers.cluster import RayCluster
 
 pytestmark = pytest.mark.ray
@@ -161,35 +158,6 @@ def test_generate_makes_one_playable_video(ray_cluster: RayCluster, tmp_path: Pa
     assert (facts.frames, facts.width, facts.height) == (66, 48, 32)
 
 
-class Started:
-    """The job as a process of its own on the tests' cluster. ``ready`` returns when its fleet is warm."""
-
-    def __init__(self, folder: Path, cluster: RayCluster, rows: Sequence[Mapping[str, Any]], fleet: str) -> None:
-        self.out = folder / "out"
-        argv = [sys.executable, "-m", "jobs.synthesize", "--preset", "tiny-gamecraft", "--fleet", fleet]
-        argv += ["--manifest", str(manifest(folder, rows)), "--out", str(self.out), "--metrics-port", "0"]
-        argv += ["--address", cluster.address]
-        for setting in SMALL:
-            argv += ["--set", setting]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(argv, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-        self.said: list[str] = []
-
-    def ready(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said.append(line)
-            if "metrics at" in line:
-                return
-        raise AssertionError("".join(self.said))
-
-    def end(self) -> Finished:
-        assert self.process.stderr is not None
-        with self.process:
-            self.said += self.process.stderr.readlines()
-        return Finished(self.process.returncode, self.out)
-
-
 def test_stopped_by_sigterm_and_resumed(ray_cluster: RayCluster, tmp_path: Path) -> None:
     rows = [row(f"s{number}", "w*3", seed=number) for number in range(4)]
     job = Started(tmp_path, ray_cluster, rows, "laptop")
@@ -213,15 +181,6 @@ def test_a_killed_lane_costs_nothing_but_time(ray_cluster: RayCluster, tmp_path:
     assert finished.status == 0, "".join(job.said)
     assert set(finished.rows()) == {f"s{number}" for number in range(4)}
     assert any("lost" in line for line in job.said)
-
-
-def processes_titled(title: str) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if path.read_bytes().startswith(title.encode()):
-                found.append(int(path.parent.name))
-    return found
 
 
 def _rows(finished: Finished) -> list[dict[str, Any]]:

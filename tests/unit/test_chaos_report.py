@@ -17,13 +17,13 @@ from tests.chaos.supervisor import Said
 
 SAID = [
     Said(100.0, "INFO metrics at http://127.0.0.1:1/metrics"),
-    Said(110.5, "WARNING lane denoise-0@tiny lost: rank 1 died"),
-    Said(111.0, "WARNING lane decode-1@tiny lost: died"),
-    Said(115.0, "INFO lane denoise-0@tiny is back"),
-    Said(118.0, "INFO lane decode-1@tiny is back"),
-    Said(121.0, "WARNING lane write-0 lost: died"),
+    Said(110.5, "WARNING lane lost: rank 1 died [stage=x lane=denoise-0@tiny]"),
+    Said(111.0, "WARNING lane lost: died [stage=x lane=decode-1@tiny]"),
+    Said(115.0, "INFO lane is back [stage=x lane=denoise-0@tiny]"),
+    Said(118.0, "INFO lane is back [stage=x lane=decode-1@tiny]"),
+    Said(121.0, "WARNING lane lost: died [stage=x lane=write-0]"),
     Said(140.0, "INFO metrics at http://127.0.0.1:1/metrics"),
-    Said(141.0, "INFO lane write-0 is back"),
+    Said(141.0, "INFO lane is back [stage=x lane=write-0]"),
 ]
 
 

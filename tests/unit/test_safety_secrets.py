@@ -18,6 +18,7 @@ from jobs.config import RunConfig, identity, public, resolve, with_endpoint
 from jobs.synthesize import main
 from orchestrator.manifest.manifest import Manifest
 from orchestrator.manifest.rows import RowErrors
+from tests.fakes.log_lines import set_up
 from tests.fakes.malformed import row
 from tests.fakes.presets import tiny_preset
 
@@ -87,21 +88,16 @@ def test_any_text_can_be_searched(first: str, second: str) -> None:
         assert redact(redact(text, {}), {}) == redact(text, {})
 
 
-def test_log_lines_and_tracebacks_hold_none(capsys: pytest.CaptureFixture[str]) -> None:
-    before = logging.getLogger().handlers[:]
-    level = logging.getLogger().level
-    try:
-        logs.setup()
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_log_lines_and_tracebacks_hold_none(form: logs.Form, capsys: pytest.CaptureFixture[str]) -> None:
+    with set_up(form):
         for leak in LEAKS:
-            logging.getLogger("framelane.test").warning("met %s", leak)
+            logging.getLogger("framelane.test").warning("met %s", leak, extra={"session": leak})
             logging.getLogger("botocore.retries").warning("%s", leak)
             try:
                 raise ConnectionError(leak)
             except ConnectionError:
                 logging.getLogger("framelane.test").exception("failed")
-    finally:
-        logging.getLogger().handlers[:] = before
-        logging.getLogger().setLevel(level)
     written = capsys.readouterr().err
     assert written.count("Traceback") == len(LEAKS)
     assert clean(written)

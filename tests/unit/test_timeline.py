@@ -78,3 +78,32 @@ def test_lanes_that_come_and_go_are_marked() -> None:
 
 def test_an_empty_timeline_is_still_a_trace() -> None:
     assert [event["ph"] for event in events(Timeline())] == ["M"]
+
+
+def test_a_tenant_sees_its_own_sessions_and_that_lanes_are_busy_for_others() -> None:
+    timeline, lane = Timeline(), FakeLane("decode-0", "decode", lambda order: 0.0)
+    timeline.settled(session(tenant="ours"), receipt("denoise", "denoise-0", 10.0, 12.0), 0.0, 12.0)
+    theirs = receipt("decode", "decode-0", 12.0, 13.0, decoded=12.5)
+    theirs.session_id = "their-secret"
+    timeline.settled(session(tenant="theirs"), theirs, 0.0, 13.0)
+    timeline.lane_lost(lane, LaneLost("while it ran decode their-secret 2"), 13.0)
+    seen = timeline.to_json("ours").decode()
+    assert "their-secret" not in seen
+    shown = [(e["name"], e["args"]) for e in json.loads(seen)["traceEvents"] if e["ph"] == "X"]
+    assert shown == [
+        ("denoise s #2", {"session": "s", "chunk": 2}),
+        ("decode of another tenant", {}),
+        ("encode video of another tenant", {}),
+    ]
+    assert '"lost decode-0"' in seen
+    assert "their-secret" in timeline.to_json("theirs").decode()
+    assert "their-secret 2" in timeline.to_json().decode(), "the operator's, with why"
+
+
+def test_only_the_last_moments_are_shown() -> None:
+    timeline, lane = Timeline(), FakeLane("write-0", "write", lambda order: 0.0)
+    for number in range(9):
+        timeline.settled(session(), receipt("write", "write-0", number, number + 1), 0.0, 0.0)
+        timeline.lane_joined(lane, float(number))
+    found = [(event["ph"], event["ts"]) for event in json.loads(timeline.to_json(since=8.0))["traceEvents"][2:]]
+    assert found == [("X", 0), ("X", 1_000_000), ("i", 1_000_000)], "chunks that ended by then, and a lane since"
