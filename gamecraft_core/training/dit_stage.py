@@ -2,12 +2,12 @@
 
 As the sampler will ask it: history is clean, stands before the new frames and is masked; the camera of the history is
 a camera of zeros; noise levels are drawn through the sampler's shift. What is to be continued is one image, one clip
-or several, mixed. Now and then the condition is taken away (empty prompt, still camera), which is the branch that
-classifier-free guidance subtracts.
+or several, mixed. Now and then the camera is taken away (it stands still), and half of those times the prompt, too:
+the branches that classifier-free guidance subtracts.
 
-From ``guided_from`` on the target is the velocity that guidance would give (Tang et al. 2025, "Diffusion Models without
-Classifier-free Guidance"): what the condition adds is added once more, as the model itself sees it. So one forward
-pass obeys as two would.
+From ``guided_from`` on the target is the velocity that guidance by the camera would give (Tang et al. 2025, "Diffusion
+Models without Classifier-free Guidance"): what the camera adds is added once more, as the model itself sees it. So one
+forward pass obeys as two would. The prompt is left out of that: with it, colours grew harder with every chunk.
 
 Until ``whole_from`` a step looks at a few of a chunk's latent frames only. Any of them shows how the camera moves the
 history, so more worlds are seen for the same work; the steps after that learn how all of them hang together.
@@ -44,12 +44,12 @@ _SILENT = ("img_mod.", "txt_mod.", "modulation.", "adaLN_modulation.", "final_la
 
 @dataclass(frozen=True, slots=True)
 class DitSettings:
-    """``mix``: how often each of ``KINDS`` is taken; ``batch``: samples of each; ``drop``: how often conditions go.
+    """``mix``: how often each of ``KINDS`` is taken; ``batch``: samples of each.
 
     Against drift, for at run time a history holds the model's own latents: ``jitter`` is the largest noise added to it,
     ``fade`` the largest part of its fine detail that is taken away where it is clips.
     ``few``: latent frames looked at before step ``whole_from``; from there on batches are half as large.
-    ``guidance``: the strength that is trained in from step ``guided_from`` on.
+    ``guidance``: the strength that is trained in from step ``guided_from`` on; ``drop``: of samples without a camera.
     """
 
     seed: int
@@ -108,6 +108,7 @@ class DitObjective:
             [sample.clips[chunk][:, kept] for sample, chunk in zip(chosen, chunks, strict=True)]
         ).float()
         dropped = draw.random(count) < self._settings.drop
+        wordless = dropped & (draw.random(count) < 0.5)
         if kind != "image":
             past = faded(past, torch.from_numpy(draw.uniform(0, self._settings.fade, count)).float())
         past = past + draw.uniform(0, self._settings.jitter) * _normal(draw, past.shape)
@@ -115,7 +116,7 @@ class DitObjective:
         noise = _normal(draw, clean.shape)
         latents = torch.lerp(clean, noise, sigma[:, None, None, None, None])
         video = torch.stack([with_history(*pair) for pair in zip(past, latents, strict=True)])
-        text = self._text(["" if gone else each.prompt for each, gone in zip(chosen, dropped, strict=True)])
+        text = self._text(["" if gone else each.prompt for each, gone in zip(chosen, wordless, strict=True)])
         shown = zip(chosen, chunks, dropped, strict=True)
         maps = [self._maps(each.rows[chunk], kept, still=bool(gone)) for each, chunk, gone in shown]
         predicted = self._velocity(video, sigma, text, maps, kept)
@@ -123,7 +124,7 @@ class DitObjective:
         if step >= self._settings.guided_from:
             still = [self._maps(each.rows[0], kept, still=True) for each in chosen]
             with torch.no_grad():
-                free = self._velocity(video, sigma, self._text([""] * count), still, kept)
+                free = self._velocity(video, sigma, text, still, kept)
             part = torch.from_numpy(~dropped).float() * (1 - 1 / self._settings.guidance)
             target = target + part[:, None, None, None, None] * (predicted.detach() - free)
         error = (predicted - target).square().mean()
