@@ -74,11 +74,14 @@ class EncodeOrder(Traced):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiseOrder(Traced):
-    """Denoise chunk ``index``: its payload is the chunk's new latents only, [16, T_new, h, w]."""
+    """Denoise chunk ``index``: its payload is the chunk's new latents only, [16, T_new, h, w].
+
+    ``control`` is None in a family that takes none; ``embedded_guidance`` is for models that are told their guidance.
+    """
 
     session_id: str
     index: int
-    control: Control
+    control: Control | None
     seed: int
     steps: int
     guidance: float
@@ -86,6 +89,9 @@ class DenoiseOrder(Traced):
     height: int
     width: int
     chunk_frames: int
+    embedded_guidance: float = 6.0
+    guidance_rescale: float = 0.0
+    flow_reverse: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

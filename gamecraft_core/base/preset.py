@@ -34,6 +34,8 @@ class DitConfig(Strict):
     text_states_dim_2: int = Field(gt=0)
     camera_in_channels: int = 6
     camera_down_coef: int = 8
+    #: The model is told its guidance: one pass does what guidance took two for.
+    guidance_embed: bool = False
 
     @model_validator(mode="after")
     def _heads_fit(self) -> DitConfig:
@@ -75,6 +77,9 @@ class TextConfig(Strict):
     template: str = "gamecraft"
     crop_start: int = 95
     max_tokens: int = 256
+    #: The template of a video of one frame, "" where a family makes none, and the tokens it takes before the prompt.
+    image_template: str = ""
+    image_crop_start: int = 36
     skip_layers: int = 2
 
 
@@ -99,6 +104,12 @@ class SamplingConfig(Strict):
     steps: int = Field(ge=1, le=1000)
     guidance: float = Field(ge=1.0, le=30.0)
     shift: float = Field(gt=0.0, le=100.0)
+    #: For models with ``dit.guidance_embed``; ``guidance`` above 1 comes on top, at the cost of a second pass.
+    embedded_guidance: float = Field(default=6.0, ge=0.0, le=100.0)
+    #: How far guidance's result is brought back to the spread of the conditional prediction.
+    guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
+    #: Off only to try the published switch: no released model is meant to run so.
+    flow_reverse: bool = True
     negative_prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -160,7 +171,7 @@ class Preset(Strict):
     """One named configuration; see the files in ``jobs/presets``."""
 
     name: str
-    family: Literal["gamecraft"]
+    family: Literal["gamecraft", "hunyuan_video"]
     description: str = ""
     dit: DitConfig
     vae: VaeConfig

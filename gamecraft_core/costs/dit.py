@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from gamecraft_core.base.preset import DitConfig, Preset
 from gamecraft_core.costs.work import Work
 from gamecraft_core.sampling.guidance import is_guided
-from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
 from gamecraft_core.timeline.schedule import cached_steps
 
-_SPATIAL_RATIO = 8
 _FREQUENCIES = 256
 _REFINER_BLOCKS = 2
+_REFINER_RATIO = 4
 _ITEM = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -33,7 +33,7 @@ class Sequence:
         """A chunk after a chunk's worth of history, or after an image, with a prompt of the greatest length."""
         video, (t, h, w) = preset.video, preset.dit.patch_size
         new = clip_latents(video.chunk_frames)
-        frame = (video.height // _SPATIAL_RATIO // h) * (video.width // _SPATIAL_RATIO // w)
+        frame = (video.height // SPATIAL_RATIO // h) * (video.width // SPATIAL_RATIO // w)
         return Sequence(((new if continuing else 1) + new) // t * frame, new // t * frame, preset.text.max_tokens)
 
 
@@ -118,9 +118,10 @@ def patches_work(config: DitConfig, local: int, new: int, steps: int) -> Work:
 
 def conditions_work(config: DitConfig, text: int, steps: int, item: int = 2) -> Work:
     """Refined text and modulation vectors of one prompt at every step; the modulation weights are read once."""
-    hidden, inner = config.hidden_size, int(config.hidden_size * config.mlp_width_ratio)
+    hidden, inner = config.hidden_size, _REFINER_RATIO * config.hidden_size
     timestep = steps * hidden * (_FREQUENCIES + hidden)
     pooled = hidden * (config.text_states_dim_2 + hidden)
+    pooled += config.guidance_embed * hidden * (_FREQUENCIES + hidden)
     refiner = text * config.text_states_dim * hidden + timestep + hidden * (config.text_states_dim + hidden)
     refiner += steps * _REFINER_BLOCKS * hidden * (text * (4 * hidden + 2 * inner) + 2 * hidden)
     tables = hidden * hidden * (12 * config.depth_double_blocks + 3 * config.depth_single_blocks + 2)
@@ -151,5 +152,5 @@ def _camera(config: DitConfig, frames: int, height: int, width: int, patch: int)
 
 def _latents(preset: Preset) -> int:
     video = preset.video
-    size = (video.height // _SPATIAL_RATIO) * (video.width // _SPATIAL_RATIO)
+    size = (video.height // SPATIAL_RATIO) * (video.width // SPATIAL_RATIO)
     return clip_latents(video.chunk_frames) * size

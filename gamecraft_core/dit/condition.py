@@ -32,16 +32,16 @@ class Condition:
 
 #: Conditions of one prompt by timestep.
 ConditionTable = Mapping[float, Condition]
-#: Content of a prompt, and the timesteps of a schedule.
-TableKey = tuple[str, tuple[float, ...]]
+#: Content of a prompt, the timesteps of a schedule, embedded guidance.
+TableKey = tuple[str, tuple[float, ...], float | None]
 
 
-def table_key(states: TextStates, timesteps: tuple[float, ...]) -> TableKey:
+def table_key(states: TextStates, timesteps: tuple[float, ...], guidance: float | None = None) -> TableKey:
     digest = hashlib.sha256()
     for array in (states.states, states.pooled):
         digest.update(repr(array.shape).encode())
         digest.update(array.astype("<f4", order="C").tobytes())
-    return digest.hexdigest(), timesteps
+    return digest.hexdigest(), timesteps, guidance
 
 
 class ConditionTables:

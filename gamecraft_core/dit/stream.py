@@ -16,10 +16,14 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """A prompt's real tokens: LLM ``states`` [tokens, text width] and ``pooled`` [pooled width]."""
+    """A prompt's real tokens: LLM ``states`` [tokens, text width] and ``pooled`` [pooled width].
+
+    ``guidance`` is what a model with embedded guidance is told, on the scale of timesteps; None where there is none.
+    """
 
     states: Tensor
     pooled: Tensor
+    guidance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

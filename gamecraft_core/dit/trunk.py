@@ -44,14 +44,29 @@ class Trunk(nn.Module):
         hidden, heads, ratio = config.hidden_size, config.num_heads, config.mlp_width_ratio
         t, h, w = config.patch_size
         self.img_in = PatchEmbed(in_channels, hidden, config.patch_size)
-        self.txt_in = TextRefiner(config.text_states_dim, hidden, heads, ratio)
+        self.txt_in = TextRefiner(config.text_states_dim, hidden, heads)
         self.time_in = TimestepEmbedder(hidden)
         self.vector_in = VectorEmbedder(config.text_states_dim_2, hidden)
+        self.guidance_in = TimestepEmbedder(hidden) if config.guidance_embed else None
         self.double_blocks = nn.ModuleList(DoubleBlock(hidden, heads, ratio) for _ in range(config.depth_double_blocks))
         self.single_blocks = nn.ModuleList(SingleBlock(hidden, heads, ratio) for _ in range(config.depth_single_blocks))
         self.final_layer = FinalLayer(hidden, config.out_channels * t * h * w)
         self.walk: Walk = iter
         self.walk_modulation: Walk = iter
+
+    @property
+    def device(self) -> torch.device:
+        return self.img_in.proj.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the trunk's weights; a family may keep some parts finer."""
+        return self.img_in.proj.weight.dtype
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Have torch.compile make one kernel set for all double blocks and one for all single blocks but the last."""
+        for block in (*self.double_blocks, *self.single_blocks[:-1]):
+            block.compile(backend=backend)
 
     def conditions(
         self, prompt: Prompt, timesteps: Sequence[float], kernel: Kernel, observe: Observer = unobserved
@@ -60,6 +75,10 @@ class Trunk(nn.Module):
         moments = torch.tensor(timesteps, dtype=torch.float32, device=prompt.states.device)
         times, pooled = self.time_in(moments), self.vector_in(prompt.pooled)
         vectors: Tensor = times + pooled
+        if self.guidance_in is not None:
+            if prompt.guidance is None:
+                raise ValueError("a model that embeds guidance has to be told it")
+            vectors = vectors + self.guidance_in(moments.new_tensor([prompt.guidance]))
         for time, vector in zip(times, vectors, strict=True):
             observe("time_in", time)
             observe("vector_in", pooled)
@@ -122,4 +141,5 @@ class Trunk(nn.Module):
             joint = block.last(joint, stream, condition.single[-1], attend)
         observe(f"single_blocks.{len(self.single_blocks) - 1}", joint)
         result: Tensor = self.final_layer(joint[: stream.shard.local], condition.final)
+        observe("final_layer", result)
         return result

@@ -5,8 +5,10 @@ Where no guidance acts there is one branch, and the whole group shares its seque
 
 from __future__ import annotations
 
+from typing import Any
+
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload
-from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.families.denoiser import Denoiser
 from gamecraft_core.sampling.denoise import OnStep
 from gamecraft_core.sampling.guidance import is_guided
 
@@ -14,7 +16,7 @@ from gamecraft_core.sampling.guidance import is_guided
 class GuidanceSplit:
     """Two denoisers over one model: ``halves`` (made with ``across``) for guided chunks, ``whole`` for the others."""
 
-    def __init__(self, whole: GameCraftDenoiser, halves: GameCraftDenoiser) -> None:
+    def __init__(self, whole: Denoiser[Any], halves: Denoiser[Any]) -> None:
         self.whole = whole
         self.halves = halves
 
@@ -27,6 +29,6 @@ class GuidanceSplit:
         on_step: OnStep | None = None,
         noise: FloatArray | None = None,
     ) -> FloatArray:
-        """As ``GameCraftDenoiser.denoise``: same arguments on every rank of the whole group, same result."""
+        """As ``Denoiser.denoise``: same arguments on every rank of the whole group, same result."""
         runner = self.halves if is_guided(order.guidance) else self.whole
         return runner.denoise(order, text, history, on_step=on_step, noise=noise)

@@ -21,10 +21,10 @@ from gamecraft_core.base.preset import Preset, SamplingConfig, WeightsConfig
 from gamecraft_core.base.spec import ActionControl
 from gamecraft_core.dit.layers import Modulation
 from gamecraft_core.dit.stream import Prompt
-from gamecraft_core.families.gamecraft import SPATIAL_RATIO, GameCraftDenoiser, build_model
+from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
 from gamecraft_core.footprint.live_bytes import LiveBytes
 from gamecraft_core.footprint.role import Role
-from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
 from gamecraft_core.weights.quantise import is_quantised

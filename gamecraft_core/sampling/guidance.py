@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -12,9 +13,23 @@ def is_guided(scale: float) -> bool:
     return scale > 1.0
 
 
-def combine(predictions: Sequence[Tensor], scale: float) -> Tensor:
-    """The only prediction, or ``u + scale * (c - u)`` of [unconditional, conditional], in their type."""
+def combine(predictions: Sequence[Tensor], scale: float, rescale: float = 0.0) -> Tensor:
+    """The only prediction, or ``u + scale * (c - u)`` of [unconditional, conditional], in their type.
+
+    ``rescale`` 0..1 moves the result's spread towards that of the conditional one (arXiv 2305.08891, section 3.4).
+    """
     if len(predictions) == 1:
         return predictions[0]
     unconditional, conditional = predictions
-    return unconditional + scale * (conditional - unconditional)
+    guided = unconditional + scale * (conditional - unconditional)
+    if not rescale:
+        return guided
+    return guided * (rescale * conditional.std() / guided.std() + (1 - rescale))
+
+
+def embedded(scale: float, dtype: torch.dtype) -> float:
+    """What a model of ``dtype`` that embeds its guidance is told: 1000 times ``scale``, both in ``dtype``.
+
+    Rounded as the published code rounds it: 6.0 is 6000 in float32 and float16, and 6016 in bfloat16.
+    """
+    return float(torch.tensor(scale, dtype=dtype) * 1000)

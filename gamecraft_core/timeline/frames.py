@@ -15,6 +15,9 @@ from gamecraft_core.base.errors import BadInput
 
 Compression = Literal["884", "888", "none"]
 
+#: Pixels per latent, each way.
+SPATIAL_RATIO = 8
+
 #: Pixel frames per latent frame, after the first one of each clip.
 TIME_RATIO: dict[Compression, int] = {"884": 4, "888": 8, "none": 1}
 

@@ -21,7 +21,7 @@ CACHE_STEPS = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
-    """``sigmas`` [steps + 1] from 1 down to 0 and ``timesteps`` [steps] in 0..1000, both float32."""
+    """``sigmas`` [steps + 1] from 1 down to 0 (without reverse from 0 up), ``timesteps`` [steps] 0..1000; float32."""
 
     sigmas: FloatArray
     timesteps: FloatArray
@@ -31,14 +31,20 @@ class Schedule:
         return len(self.timesteps)
 
 
-def make_schedule(steps: int, shift: float) -> Schedule:
-    """``shift * u / (1 + (shift - 1) * u)`` over ``u`` = 1..0 in equal steps; every operation rounds to float32."""
+def make_schedule(steps: int, shift: float, *, reverse: bool = True) -> Schedule:
+    """``shift * u / (1 + (shift - 1) * u)`` over ``u`` = 1..0 in equal steps; every operation rounds to float32.
+
+    Without ``reverse``, a switch of the published command line that every documented command sets, a sigma is 1 less
+    that: no released model is meant to run so.
+    """
     if steps < 1:
         raise BadInput(f"{steps} steps are too few", field="steps", remedy="use 1 or more")
     if not (np.isfinite(shift) and shift > 0):
         raise BadInput(f"shift {shift} is not a positive number", field="shift", remedy="use a value such as 5.0")
     u = _unit_ramp(steps)
     sigmas = np.float32(shift) * u / (np.float32(1) + np.float32(shift - 1) * u)
+    if not reverse:
+        sigmas = np.float32(1) - sigmas
     return Schedule(sigmas=sigmas, timesteps=sigmas[:-1] * np.float32(1000))
 
 

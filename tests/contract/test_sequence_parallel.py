@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from gamecraft_core.families.gamecraft import GameCraftDenoiser, with_history
+from gamecraft_core.families.hunyuan_video import HunyuanVideoDenoiser
 from gamecraft_core.parallel.collective import Collective, Distributed, Solo
 from tests.fakes.gloo import run_ranks
 from tests.fakes.tiny_model import LATENT, image_history, order, text, tiny_model, tiny_preset
+from tests.fakes.tiny_video import NONE, video_model, video_order, video_preset
 
 WORLDS = (2, 3, 4, 8)
 SESSION_WORLDS = (2, 3, 4)
@@ -45,6 +49,13 @@ def session(collective: Collective) -> Tensor:
     return torch.stack(chunks)
 
 
+def video(collective: Collective) -> Tensor:
+    """A whole video from noise, guided in both ways."""
+    preset = video_preset()
+    runner = HunyuanVideoDenoiser(preset, video_model(preset), collective)
+    return torch.from_numpy(runner.denoise(video_order(guidance=3.0), text(), NONE))
+
+
 def every_degree(rank: int) -> dict[str, Tensor]:
     """What this rank computed in every group it is in."""
     results = {}
@@ -57,6 +68,7 @@ def every_degree(rank: int) -> dict[str, Tensor]:
                 results[f"kept {frames} {world}"] = forward(collective, frames, keep=True)
             if world in SESSION_WORLDS:
                 results[f"session {world}"] = session(collective)
+                results[f"video {world}"] = video(collective)
     return results
 
 
@@ -76,8 +88,11 @@ def test_a_forward_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], world: 
         assert not kept[:, :HISTORY].any()
 
 
+@pytest.mark.parametrize(("what", "alone"), [("session", session), ("video", video)])
 @pytest.mark.parametrize("world", SESSION_WORLDS)
-def test_a_session_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], world: int) -> None:
-    torch.testing.assert_close(by_rank[0][f"session {world}"], session(Solo()), atol=SESSION_ATOL, rtol=0)
+def test_a_run_is_that_of_one_rank(
+    by_rank: list[dict[str, Tensor]], world: int, what: str, alone: Callable[[Collective], Tensor]
+) -> None:
+    torch.testing.assert_close(by_rank[0][f"{what} {world}"], alone(Solo()), atol=SESSION_ATOL, rtol=0)
     for rank in range(1, world):
-        assert torch.equal(by_rank[rank][f"session {world}"], by_rank[0][f"session {world}"])
+        assert torch.equal(by_rank[rank][f"{what} {world}"], by_rank[0][f"{what} {world}"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload, 
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import ActionControl
 from gamecraft_core.families.gamecraft import GameCraft, build_model
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 HEIGHT, WIDTH = 16, 48
 LATENT = (HEIGHT // 8, WIDTH // 8)
@@ -43,8 +45,11 @@ def tiny_preset(**dit: Any) -> Preset:
 
 
 def tiny_model(preset: Preset, seed: int = 7) -> GameCraft:
+    return draw_weights(build_model(preset, "cpu", torch.float32), seed)
+
+
+def draw_weights(model: Model, seed: int) -> Model:
     """Every weight is drawn, those included that start at zero in training, so that no branch is silent."""
-    model = build_model(preset, "cpu", torch.float32)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
         spread = 0.1 if weight.dim() < 2 else weight[0].numel() ** -0.5

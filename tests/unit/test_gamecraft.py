@@ -110,7 +110,7 @@ def test_a_lens_that_changes_within_the_path_changes_the_unguided_camera_too() -
     runner, chunk = denoiser(), order(control=zoom)
     stream = runner.stream((6, *LATENT), 1)
     unconditional, conditional = runner.branches(chunk, text(), stream)
-    torch.testing.assert_close(unconditional.camera, conditional.camera, atol=1e-5, rtol=0)
+    torch.testing.assert_close(unconditional.added, conditional.added, atol=1e-5, rtol=0)
 
 
 def test_the_step_cache_is_off_unless_asked_for_and_acts_at_50_steps_only() -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gamecraft_core.base.messages import TextStates
 from gamecraft_core.dit.rope import rope_table
-from gamecraft_core.families.gamecraft import SPATIAL_RATIO, GameCraftDenoiser
+from gamecraft_core.families.gamecraft import GameCraftDenoiser
 from gamecraft_core.families.plucker import round_to_bf16
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.timeline.camera import action_rows
-from gamecraft_core.timeline.frames import CHUNK_FRAMES, clip_latents
+from gamecraft_core.timeline.frames import CHUNK_FRAMES, SPATIAL_RATIO, clip_latents
 from tests.parity.cases import camera, rope
 from tests.parity.check import Case, Check
 from tests.parity.golden import Folder, Golden
@@ -157,8 +157,10 @@ def _activations(file: Golden, case: dict[str, Any], check: Check) -> None:
 def _under_stored_names(file: Golden, sample: Sample) -> dict[str, Tensor]:
     config, seen = file.header["config"], sample.seen
     last_double, last_single = config["depth_double_blocks"] - 1, config["depth_single_blocks"] - 1
-    history = len(sample.branch.camera) - len(camera_tokens(file, moving=True))
-    calls = [sample.branch.camera[:history], sample.branch.camera[history:]][0 if history else 1 :]
+    camera = sample.branch.added
+    assert camera is not None
+    history = len(camera) - len(camera_tokens(file, moving=True))
+    calls = [camera[:history], camera[history:]][0 if history else 1 :]
     made = {name: seen[name] for name in ("time_in", "vector_in", "vec", "img_in", "img_embed", "txt_embed")}
     made |= {f"camera_net_call{index}": tokens for index, tokens in enumerate(calls)}
     for kind in ("img", "txt"):

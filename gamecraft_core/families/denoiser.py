@@ -1,0 +1,214 @@
+"""What every family does alike: the stream of a chunk, condition tables, guidance branches, the run of its steps.
+
+A family's own denoiser says what enters the patches and which tokens are added to them, and then calls these parts in
+its ``denoise``. All state of a denoise (added tokens, constant patch tokens, step caches) lives in the call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from gamecraft_core.attention.kernel import pick_kernel
+from gamecraft_core.attention.ulysses import JointAttention
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload, TextStates
+from gamecraft_core.base.preset import Preset
+from gamecraft_core.dit.condition import ConditionTable, ConditionTables, table_key
+from gamecraft_core.dit.embed import patchify, unpatchify
+from gamecraft_core.dit.memo import StepMemo
+from gamecraft_core.dit.rope import RopeTables
+from gamecraft_core.dit.stream import Grid, Prompt, Stream
+from gamecraft_core.dit.trunk import Observer, Trunk, unobserved
+from gamecraft_core.parallel.collective import Collective
+from gamecraft_core.parallel.shard import Shard, pad_rows
+from gamecraft_core.sampling.denoise import OnStep, denoise
+from gamecraft_core.sampling.guidance import combine, is_guided
+from gamecraft_core.timeline.schedule import Schedule, cached_steps
+
+Model = TypeVar("Model", bound=Trunk)
+
+
+@dataclass(slots=True)
+class Branch:
+    """One guidance branch of one denoise call: prompt, tokens added to this rank's patches (or none), step cache.
+
+    Timesteps that are not in the table of ``conditions`` are computed when they are met.
+    """
+
+    prompt: Prompt
+    added: Tensor | None
+    conditions: ConditionTable = field(default_factory=dict)
+    memo: StepMemo = field(default_factory=StepMemo)
+
+
+class Denoiser(ABC, Generic[Model]):
+    """Denoises chunks on one rank; what it keeps between calls is keyed by the content or the sizes it depends on."""
+
+    def __init__(
+        self,
+        preset: Preset,
+        model: Model,
+        collective: Collective,
+        *,
+        step_cache: bool = False,
+        attend: JointAttention | None = None,
+        across: Collective | None = None,
+    ) -> None:
+        """``attend`` replaces own Ulysses. With ``across``, a pair of ranks, each runs one branch of a guided chunk."""
+        config = preset.dit
+        self.model = model
+        self.attend = attend or JointAttention(
+            pick_kernel(preset.runtime.attention, model.device, model.dtype), collective
+        )
+        self._across = across
+        self._collective = collective
+        self._config = config
+        self._ropes = RopeTables(config.rope_dim_list, config.rope_theta, model.device)
+        self._tables = ConditionTables()
+        self._step_cache = step_cache
+        if preset.runtime.compile:
+            model.compile_blocks()
+
+    @abstractmethod
+    def denoise(
+        self,
+        order: DenoiseOrder,
+        text: TextPayload,
+        history: FloatArray,
+        *,
+        on_step: OnStep | None = None,
+        noise: FloatArray | None = None,
+    ) -> FloatArray:
+        """New latents [16, T_new, h, w] after ``history`` [16, T_history, h, w].
+
+        Every rank of the group calls with the same arguments and gets the same result. ``noise`` [16, T_new, h, w]
+        replaces the draw from the order's seed.
+        """
+
+    def stream(self, latent_shape: Grid, keep_frames: int | None) -> Stream:
+        """The stream of latents (T, h, w); predictions are wanted from latent frame ``keep_frames`` on, or all."""
+        t, h, w = (size // part for size, part in zip(latent_shape, self._config.patch_size, strict=True))
+        shard = Shard(t * h * w, self._collective.rank, self._collective.world)
+        keep = None if keep_frames is None else keep_frames * h * w
+        return Stream((t, h, w), shard, self._ropes.rows((t, h, w), shard), keep)
+
+    def predict(
+        self,
+        video: Tensor,
+        branch: Branch,
+        timestep: float,
+        stream: Stream,
+        *,
+        reuse: bool = False,
+        observe: Observer = unobserved,
+    ) -> Tensor:
+        """Velocity [16, T, h, w] of the model input ``video`` [channels, T, h, w], zero before the frames to keep.
+
+        With ``reuse`` it comes from the branch's step cache and ``video`` has no influence.
+        """
+        tokens = None
+        if not reuse:
+            tokens = self.patch_tokens(video, stream)
+            observe("img_in", tokens)
+        return self.velocity(tokens, branch, timestep, stream, observe)
+
+    def patch_tokens(self, video: Tensor, stream: Stream) -> Tensor:
+        """This rank's tokens [local, hidden] of the model input ``video`` [channels, T, h, w]."""
+        tokens: Tensor = self.model.img_in(stream.shard.take(patchify(video, self._config.patch_size)))
+        return tokens
+
+    def velocity(
+        self, tokens: Tensor | None, branch: Branch, timestep: float, stream: Stream, observe: Observer = unobserved
+    ) -> Tensor:
+        """Velocity [16, T, h, w] from this rank's patch tokens, or (None) from the branch's step cache."""
+        condition = branch.conditions.get(timestep)
+        if condition is None:
+            (condition,) = self.model.conditions(branch.prompt, [timestep], self.attend.kernel, observe)
+        if tokens is None:
+            values = self.model.reuse(branch.memo, stream, condition, self.attend, observe)
+        else:
+            memo = branch.memo if self._step_cache else None
+            tokens = tokens.clone() if branch.added is None else tokens + branch.added
+            values = self.model(tokens, stream, condition, self.attend, memo, observe)
+        local = pad_rows(values, stream.shard.local, front=stream.shard.local - len(values))
+        whole = self._collective.all_gather(local)[: stream.shard.total]
+        return unpatchify(whole.float(), stream.grid, self._config.patch_size)
+
+    def _branch(
+        self,
+        states: TextStates,
+        added: Tensor | None = None,
+        timesteps: tuple[float, ...] = (),
+        guidance: float | None = None,
+    ) -> Branch:
+        """A branch whose table covers ``timesteps``. ``guidance`` is for a model that embeds it (see ``Prompt``)."""
+        prompt = Prompt(self._tensor(states.states), self._tensor(states.pooled), guidance)
+
+        def make() -> ConditionTable:
+            conditions = self.model.conditions(prompt, timesteps, self.attend.kernel)
+            return dict(zip(timesteps, conditions, strict=True))
+
+        table = self._tables.get(table_key(states, timesteps, guidance), make) if timesteps else {}
+        return Branch(prompt, added, table)
+
+    def _half(self, order: DenoiseOrder) -> int | None:
+        """Which of [unconditional, conditional] this rank runs where the branches of guidance are shared out."""
+        return self._across.rank if self._across is not None and is_guided(order.guidance) else None
+
+    def _carried(
+        self,
+        order: DenoiseOrder,
+        start: Tensor,
+        schedule: Schedule,
+        tokens_at: Callable[[Tensor], Tensor],
+        branches: Sequence[Branch],
+        stream: Stream,
+        on_step: OnStep | None,
+    ) -> FloatArray:
+        """``start`` [16, T_new, h, w] carried through ``schedule``.
+
+        ``tokens_at`` makes this rank's patch tokens of latents like ``start``, which are the stream's last frames.
+        """
+        across = self._across if is_guided(order.guidance) else None
+        reused = cached_steps(order.steps) if self._step_cache else frozenset()
+
+        def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
+            tokens = None if step in reused else tokens_at(latents)
+            velocities = [self.velocity(tokens, branch, timestep, stream) for branch in branches]
+            if across is not None:
+                velocities = list(across.all_gather(velocities[0][None]))
+            new = [velocity[:, -latents.shape[1] :] for velocity in velocities]
+            return combine(new, order.guidance, order.guidance_rescale)
+
+        latents = denoise(start, schedule, predict, on_step)
+        result: FloatArray = latents.cpu().numpy()
+        return result
+
+    def _tensor(self, array: FloatArray) -> Tensor:
+        """A copy on the model's device: arrays that come out of a store are read-only."""
+        return torch.tensor(array, dtype=torch.float32, device=self.model.device)
+
+
+def prompts(order: DenoiseOrder, text: TextPayload, only: int | None = None) -> list[tuple[TextStates, bool]]:
+    """[unconditional, conditional] or ``only`` one of them, each with whether it is the conditional one.
+
+    Where no guidance acts it is there alone.
+    """
+    if not is_guided(order.guidance):
+        return [(text.positive, True)]
+    if text.negative is None:
+        raise ValueError("guidance needs the negative prompt's states")
+    pair = [(text.negative, False), (text.positive, True)]
+    return pair if only is None else pair[only : only + 1]
+
+
+def unfilled(model: Model, device: torch.device | str) -> Model:
+    """``model``, built on the meta device, for inference: with undefined values on ``device`` unless that is meta."""
+    if torch.device(device).type != "meta":
+        model.to_empty(device=device)
+    return model.eval().requires_grad_(False)
