@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 
 from gamecraft_core.base.errors import UsageError, WeightsError
-from gamecraft_core.base.messages import FloatArray
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.text.encoders import TextEncoder
 from gamecraft_core.text.kept import KeptStates
@@ -78,13 +77,13 @@ def test_prompts_differ_and_depend_on_nothing_else(preset: Preset, encoder: Text
 def _counted(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that really go through the models."""
     encoded: list[str] = []
-    forward = encoder._llm_states
+    forward = encoder.llm_ids
 
-    def counting(prompt: str) -> FloatArray:
+    def counting(prompt: str, *, still: bool = False) -> list[int]:
         encoded.append(prompt)
-        return forward(prompt)
+        return forward(prompt, still=still)
 
-    monkeypatch.setattr(encoder, "_llm_states", counting)
+    monkeypatch.setattr(encoder, "llm_ids", counting)
     return encoded
 
 
@@ -123,6 +122,44 @@ def test_a_full_disk_only_costs_time(preset: Preset, monkeypatch: pytest.MonkeyP
     encoder.encode("two")
     assert encoder.encode("one").states.tobytes() == first
     assert encoded == ["one", "two", "one"]
+
+
+def _hunyuan(preset: Preset, **text: Any) -> Preset:
+    return _with(preset, template="hunyuan-video", image_template="hunyuan-image", image_crop_start=40, **text)
+
+
+def test_one_frame_is_read_by_the_image_template(preset: Preset) -> None:
+    encoder = TextEncoder(_hunyuan(preset), "cpu")
+    moving, still = (encoder.encode("a red boat", still=flag) for flag in (False, True))
+    assert len(moving.states) == len(still.states)
+    assert not np.array_equal(moving.states, still.states)
+    assert np.array_equal(moving.pooled, still.pooled)
+    assert encoder.encode("a red boat").states is moving.states
+    assert encoder.encode("a red boat", still=True).states is still.states
+
+
+def test_the_shorter_template_leaves_more_for_the_prompt(preset: Preset) -> None:
+    """All ids together are 351; what is over-long loses the end of the turn."""
+    encoder = TextEncoder(_hunyuan(preset), "cpu")
+    for still, states in ((False, 351 - 95), (True, 351 - 40)):
+        short, long = (encoder.llm_ids(words, still=still) for words in ("a lamp", "a lamp beside the river " * 200))
+        assert len(long) == 351
+        assert short[-1] not in long[-20:]
+        assert len(encoder.encode("a lamp beside the river " * 200, still=still).states) == states
+
+
+def test_outer_blanks_go_where_the_family_strips_them(preset: Preset, encoder: TextEncoder) -> None:
+    stripping = TextEncoder(_hunyuan(preset), "cpu")
+    for ids in (stripping.llm_ids, stripping.clip_ids):
+        assert ids("  a red boat \n") == ids("a red boat")
+    assert encoder.llm_ids("  a red boat \n") != encoder.llm_ids("a red boat")
+
+
+def test_wrong_image_crop_is_refused(preset: Preset) -> None:
+    with pytest.raises(UsageError, match=r"text\.image_crop_start: .*takes 40 tokens.*not 36"):
+        TextEncoder(_with(preset, image_template="hunyuan-image"), "cpu")
+    with pytest.raises(UsageError, match=r"text\.image_template: .*'x'"):
+        TextEncoder(_with(preset, image_template="x"), "cpu")
 
 
 def test_wrong_crop_is_refused_with_the_right_count(preset: Preset) -> None:
