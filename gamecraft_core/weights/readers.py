@@ -1,7 +1,6 @@
 """Which file a checkpoint's path means, and what of it is the model: the published layouts and safetensors of our own.
 
-A reader opens, it does not load (see ``source``). A layout with other key names is a reader of its own that ends in
-``Source.renamed``.
+A reader opens, it does not load (see ``source``). What it gives has the official key names, whatever the layout.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gamecraft_core.base.errors import WeightsError
+from gamecraft_core.weights.diffusers import is_diffusers, official_source
 from gamecraft_core.weights.files import of_tensors, open_pickle, open_safetensors
+from gamecraft_core.weights.fp8_file import expanded, is_stored_bare, read_scales, scales_beside
 from gamecraft_core.weights.source import Source
 
 Kind = Literal["dit", "vae"]
@@ -25,11 +26,16 @@ _VAE_FILE = "pytorch_model.pt"
 
 
 def open_dit(path: str) -> Source:
-    """A transformer: an official ``.pt`` (under ``module``, ``ema`` or nothing) or safetensors."""
+    """A transformer: an official ``.pt`` (under ``module``, ``ema`` or nothing; with a map file, its fp8 form) or
+    safetensors, ours or those of diffusers.
+    """
     place = find_dit(path)
     if not is_pickle(place):
-        return open_safetensors(place, "weights.dit")
-    return of_tensors(place, _selected(open_pickle(place, "weights.dit")), "weights.dit")
+        source = open_safetensors(place, "weights.dit")
+        return official_source(source) if is_diffusers(source) else source
+    source = of_tensors(place, _selected(open_pickle(place, "weights.dit")), "weights.dit")
+    scales = scales_beside(place)
+    return expanded(source, read_scales(scales)) if is_stored_bare(source) and scales.is_file() else source
 
 
 def open_vae(path: str) -> Source:
