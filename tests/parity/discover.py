@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,11 @@ from tests.parity.cases import (
     text,
     vae,
 )
+from tests.parity.cases.hunyuan import dit as hunyuan_dit
+from tests.parity.cases.hunyuan import keymap as hunyuan_keymap
+from tests.parity.cases.hunyuan import loop, schedule
+from tests.parity.cases.hunyuan import text as hunyuan_text
+from tests.parity.cases.hunyuan import vae as hunyuan_vae
 from tests.parity.check import Case, Check, Result, failure
 from tests.parity.golden import Folder, Golden
 
@@ -36,7 +41,39 @@ class Subject:
     inputs: str = ""
 
 
-SUBJECTS = (
+@dataclass(frozen=True)
+class Table:
+    """A JSON file by the pattern of its name, and its cases."""
+
+    name: str
+    cases: Callable[[Folder, str], Iterator[Case]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's folder holds; any file whose name matches ``mark`` tells that it is one."""
+
+    name: str
+    mark: str
+    subjects: tuple[Subject, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    def subject(self, stem: str) -> Subject:
+        """That of a file; one without cases for an unknown name, so that all of its tensors are told."""
+        known = (subject for subject in self.subjects if re.fullmatch(subject.stem, stem))
+        return next(known, Subject(stem, _nothing))
+
+
+def _nothing(folder: Folder, file: Golden) -> Iterator[Case]:
+    return iter(())
+
+
+def _mark(subjects: Sequence[Subject], *names: str) -> str:
+    """The names of the subjects' files, or one of ``names``."""
+    return "|".join([rf"(?:{'|'.join(subject.stem for subject in subjects)})\.safetensors", *names])
+
+
+_SUBJECTS = (
     Subject(r"camera", camera.cases, camera.INPUTS),
     Subject(r"cameranet", camera_net.cases, camera_net.INPUTS),
     Subject(r"dit", dit.cases, dit.INPUTS),
@@ -49,13 +86,34 @@ SUBJECTS = (
     Subject(r"text_encoders", text.cases),
     Subject(r"vae_\d+", vae.cases, vae.INPUTS),
 )
+_HUNYUAN_TABLES = (
+    Table(r"scheduler\.json", schedule.cases),
+    Table(re.escape(hunyuan_text.IDS), hunyuan_text.id_cases),
+    Table(re.escape(hunyuan_keymap.NAME), hunyuan_keymap.cases),
+)
+_HUNYUAN_WEIGHTS = Subject(r"\w+_tiny_weights", _nothing, r".*")
+_HUNYUAN_SUBJECTS = (
+    Subject(hunyuan_dit.STEM, hunyuan_dit.cases, hunyuan_dit.INPUTS),
+    Subject(r"t2v_loop", loop.cases, loop.INPUTS),
+    Subject(r"text_encode_io", hunyuan_text.cases, hunyuan_text.INPUTS),
+    Subject(r"vae_tiny_io", hunyuan_vae.cases, hunyuan_vae.INPUTS),
+)
 GAMECRAFT = "gamecraft"
-#: What a family's folder is recognised by: any file of such a name.
-_MARKS = {
-    GAMECRAFT: rf"(?:{'|'.join(subject.stem for subject in SUBJECTS)})\.safetensors|{keymap.PREFIX}(?:dit|vae)\.json",
-    "hunyuanvideo": r"(?:dit_tiny_io|t2v_loop|text_encode_io|vae_tiny_io)\.safetensors",
-    "framepack": r"(?:transformer_tiny_io|multi_section|sampler_io|conditioning)\.safetensors",
-}
+FAMILIES = (
+    Family(
+        GAMECRAFT,
+        _mark(_SUBJECTS, rf"{keymap.PREFIX}(?:dit|vae)\.json"),
+        _SUBJECTS,
+        (Table(re.escape(manifest.NAME), manifest.cases), Table(rf"{keymap.PREFIX}\w+\.json", keymap.cases)),
+    ),
+    Family(
+        "hunyuanvideo",
+        _mark(_HUNYUAN_SUBJECTS, *(table.name for table in _HUNYUAN_TABLES)),
+        (*_HUNYUAN_SUBJECTS, _HUNYUAN_WEIGHTS),
+        _HUNYUAN_TABLES,
+    ),
+    Family("framepack", r"(?:transformer_tiny_io|multi_section|sampler_io|conditioning)\.safetensors"),
+)
 #: How far below the given folder families are looked for.
 _DEPTH = 3
 
@@ -67,10 +125,7 @@ class Found:
     path: Path
     label: str
     family: str
-
-    @property
-    def is_built(self) -> bool:
-        return self.family == GAMECRAFT
+    is_built: bool
 
 
 def families(root: Path) -> list[Found]:
@@ -81,38 +136,48 @@ def families(root: Path) -> list[Found]:
 def _search(place: Path, label: str, depth: int) -> Iterator[Found]:
     if not place.is_dir():
         return
-    entries = sorted(place.iterdir())
-    names = [entry.name for entry in entries if entry.is_file()]
-    for family, mark in _MARKS.items():
-        if any(re.fullmatch(mark, name) for name in names):
-            yield Found(place, re.sub(r"\s", "_", label), family)
-            return
-    if depth:
-        for entry in entries:
+    family = _family_of(place)
+    if family is not None:
+        yield Found(place, re.sub(r"\s", "_", label), family.name, is_built=bool(family.subjects))
+    elif depth:
+        for entry in sorted(place.iterdir()):
             if entry.is_dir():
                 yield from _search(entry, entry.name, depth - 1)
 
 
+def _family_of(place: Path) -> Family | None:
+    names = [entry.name for entry in place.iterdir() if entry.is_file()]
+    marked = (family for family in FAMILIES if any(re.fullmatch(family.mark, name) for name in names))
+    return next(marked, None)
+
+
 def cases(folder: Folder) -> Iterator[Case]:
-    """Every case of a folder, named ``label/file/case``. A file that cannot be read is a case that fails."""
+    """Every case of a family's folder, named ``label/file/case``. A file that cannot be read is a case that fails."""
+    family = _known(folder)
     for path in sorted(folder.path.iterdir()):
         try:
-            found = list(_of_file(folder, path))
+            found = list(_of_file(family, folder, path))
         except Exception as error:
             found = [Case(path.stem, partial(_unreadable, error))]
         for case in found:
             yield Case(f"{folder.label}/{case.name}", case.run)
 
 
-def _of_file(folder: Folder, path: Path) -> Iterator[Case]:
-    if path.name == manifest.NAME:
-        yield from manifest.cases(folder)
-    elif path.suffix == ".safetensors":
+def _known(folder: Folder) -> Family:
+    family = _family_of(folder.path)
+    if family is None:
+        raise ValueError(f"{folder.path} is no folder of a known family")
+    return family
+
+
+def _of_file(family: Family, folder: Folder, path: Path) -> Iterator[Case]:
+    if path.suffix == ".safetensors":
         file = folder.golden(path.stem)
-        for case in _subject(path.stem).cases(folder, file):
+        for case in family.subject(path.stem).cases(folder, file):
             yield Case(f"{path.stem}/{case.name}", case.run)
-    elif path.name.startswith(keymap.PREFIX):
-        yield keymap.case(folder, path.stem)
+    for table in family.tables:
+        if re.fullmatch(table.name, path.name):
+            yield from table.cases(folder, path.name)
 
 
 def _unreadable(error: Exception, check: Check) -> None:
@@ -121,15 +186,10 @@ def _unreadable(error: Exception, check: Check) -> None:
 
 def uncompared(folder: Folder) -> list[Result]:
     """After all cases ran: a failure for every stored tensor that none of them compared and that is no known input."""
+    family = _known(folder)
     return [
         failure(f"{folder.label}/{stem}:{name}", "nothing compared this tensor")
         for stem, file in folder.opened.items()
         for name in file.uncompared()
-        if not re.fullmatch(_subject(stem).inputs, name)
+        if not re.fullmatch(family.subject(stem).inputs, name)
     ]
-
-
-def _subject(stem: str) -> Subject:
-    """The subject of a file; one without cases for a file of an unknown name, so that all of its tensors are told."""
-    known = (subject for subject in SUBJECTS if re.fullmatch(subject.stem, stem))
-    return next(known, Subject(stem, lambda folder, file: iter(())))

@@ -22,7 +22,7 @@ class Golden:
     def __init__(self, path: Path) -> None:
         self.stem = path.stem
         with safe_open(path, "pt") as file:
-            self.header: dict[str, Any] = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            self.header: dict[str, Any] = {key: _value(value) for key, value in (file.metadata() or {}).items()}
             self._tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in sorted(file.keys())}
         self.compared: set[str] = set()
 
@@ -50,6 +50,14 @@ class Golden:
 
     def uncompared(self) -> list[str]:
         return [name for name in self._tensors if name not in self.compared]
+
+
+def _value(stored: str) -> Any:
+    """A header's value: JSON, or plain words."""
+    try:
+        return json.loads(stored)
+    except ValueError:
+        return stored
 
 
 class Folder:

@@ -17,6 +17,7 @@ from tests.parity.golden import Folder
 from tests.parity.rewrite import Draft, write_manifest
 
 SOURCE = COMMITTED / GAMECRAFT
+HUNYUAN = COMMITTED / "hunyuanvideo"
 LINE = re.compile(r"(PASS|FAIL) \S+ \S+ \S+|SKIP \S+: family \w+ is not built yet")
 
 
@@ -90,14 +91,37 @@ def test_parts_may_be_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_folder_of_several_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copied(tmp_path / "one", ["scheduler.safetensors"])
     copied(tmp_path / "two", ["rope.safetensors", "image_prep.safetensors"])
-    for name, mark in (("third", "t2v_loop"), ("fourth", "transformer_tiny_io")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"{mark}.safetensors").touch()
+    (tmp_path / "third").mkdir()
+    shutil.copyfile(HUNYUAN / "scheduler.json", tmp_path / "third" / "scheduler.json")
+    (tmp_path / "fourth").mkdir()
+    (tmp_path / "fourth" / "transformer_tiny_io.safetensors").touch()
     status, body, _ = lines(tmp_path, capsys)
     assert status == 0
-    assert "SKIP third: family hunyuanvideo is not built yet" in body
     assert "SKIP fourth: family framepack is not built yet" in body
-    assert {line.split()[1].split("/")[0] for line in body if line.startswith("PASS")} == {"one", "two"}
+    assert {line.split()[1].split("/")[0] for line in body if line.startswith("PASS")} == {"one", "two", "third"}
+
+
+@pytest.mark.parametrize(
+    ("stem", "tensor", "step", "case"),
+    [
+        ("dit_tiny_io", "case1.act.refiner_c", 2e-4, "case1.act"),
+        ("dit_tiny_io", "case0.out", 2e-4, "case0.kept"),
+        ("text_encode_io", "clip.pooled", 1e-4, "clip"),
+        ("vae_tiny_io", "encode_temporal.moments", 3e-4, "encode_temporal"),
+        ("t2v_loop", "t2v.noise_pred", 5e-4, "t2v.calls"),
+        ("t2v_loop", "t2v_cfg.latents", 2e-3, "t2v_cfg.loop"),
+        ("t2v_loop", "t2v.video", 3e-4, "t2v.video"),
+    ],
+)
+def test_a_falsified_value_of_a_whole_video_fails_by_name(
+    tmp_path: Path, stem: str, tensor: str, step: float, case: str
+) -> None:
+    shutil.copytree(HUNYUAN, tmp_path / "f")
+    draft = changed(tmp_path / "f", stem)
+    draft.tensors[tensor].view(-1)[0] += step
+    draft.write(tmp_path / "f" / f"{stem}.safetensors")
+    (found,) = [one for one in cases(Folder(tmp_path / "f", "f")) if one.name == f"f/{stem}/{case}"]
+    assert run(found).reasons
 
 
 def test_nothing_to_find_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -18,9 +19,10 @@ from tests.parity.models import dit_fields, preset, vae_config
 PREFIX = "keymap_"
 
 
-def case(folder: Folder, name: str) -> Case:
+def cases(folder: Folder, name: str) -> Iterator[Case]:
     """The case of one ``keymap_*.json``."""
-    return Case(name, partial({"keymap_dit": _dit, "keymap_vae": _vae}[name], folder))
+    stem = name.removesuffix(".json")
+    yield Case(stem, partial({"keymap_dit": _dit, "keymap_vae": _vae}[stem], folder))
 
 
 def _dit(folder: Folder, check: Check) -> None:

@@ -14,9 +14,9 @@ from tests.parity.golden import Folder
 NAME = "manifest.json"
 
 
-def cases(folder: Folder) -> Iterator[Case]:
-    for name, entry in folder.json(NAME).items():
-        yield Case(f"manifest/{name}", partial(_file, folder.path / name, entry))
+def cases(folder: Folder, name: str) -> Iterator[Case]:
+    for entry, described in folder.json(name).items():
+        yield Case(f"manifest/{entry}", partial(_file, folder.path / entry, described))
 
 
 def _file(path: Path, entry: dict[str, Any], check: Check) -> None:
