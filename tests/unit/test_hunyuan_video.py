@@ -45,7 +45,8 @@ def test_a_video_repeats_to_the_bit_and_every_setting_matters() -> None:
     changes: list[dict[str, Any]] = [{"seed": 12}, {"shift": 5.0}, {"embedded_guidance": 4.0}, {"flow_reverse": False}]
     for change in changes:
         assert abs(made(**change) - plain).max() > 1e-4, change
-    for change in ({"guidance": 1.0}, {"guidance_rescale": 0.7}, {"embedded_guidance": 4.0}):
+    of_guidance: list[dict[str, Any]] = [{"guidance": 1.0}, {"guidance_rescale": 0.7}, {"embedded_guidance": 4.0}]
+    for change in of_guidance:
         assert abs(made(**({"guidance": 3.0} | change)) - guided).max() > 1e-4, change
 
 

@@ -138,6 +138,7 @@ def test_tables_are_keyed_by_content() -> None:
         array.flat[-1] += 1e-3
         others.append(table_key(dataclasses.replace(states, **{name: array}), steps))
     others.append(table_key(TextStates(states.states.reshape(-1, 10), states.pooled), steps))
+    others += [table_key(states, steps, guidance) for guidance in (6000.0, 6016.0)]
     assert len({table_key(states, steps), *others}) == 1 + len(others)
 
 
@@ -151,10 +152,10 @@ def test_tables_used_last_are_kept_within_bounds() -> None:
             made += name
             return {1.0: condition(1.0)}
 
-        tables.get((name, (1.0,)), make)
+        tables.get((name, (1.0,), None), make)
     assert made == "abcb"
     single = ConditionTables(kept_bytes=0)
-    key = ("large", (1.0,))
+    key = ("large", (1.0,), None)
     assert single.get(key, lambda: {1.0: condition(1.0)}) is single.get(key, dict), "the newest is kept at any size"
 
 
