@@ -175,6 +175,9 @@ def refused(row: int, session_id: str, *problems: tuple[str, str, str]) -> RowEr
 
 def check_preset(preset: Preset) -> None:
     """Raise BadInput where a preset's own defaults could not start a session."""
+    if preset.family != "gamecraft":
+        why = f"sessions of the family {preset.family} cannot be run yet"
+        raise BadInput(why, field="family", remedy="choose a preset of the family gamecraft")
     check_session_compression(_COMPRESSION[preset.vae.time_compression_ratio])
     video, control = preset.video, preset.control
     if problem := _size_problem(video.height, video.width, video.max_pixels):

@@ -150,7 +150,7 @@ def _activations(file: Golden, case: dict[str, Any], check: Check) -> None:
     for name in made[0]:
         if prefix + name in file:
             rows = file.shape(prefix + name)[1]
-            check.tensor(file, prefix + name, torch.stack([_padded(one[name], rows) for one in made]), ATOL)
+            check.tensor(file, prefix + name, torch.stack([padded(one[name], rows) for one in made]), ATOL)
     check.tensor(file, f"{prefix}cu_seqlens", _borders(samples, file.shape(f"{case['name']}.text_mask")[1]), 0.0)
 
 
@@ -172,7 +172,7 @@ def _under_stored_names(file: Golden, sample: Sample) -> dict[str, Tensor]:
     return made
 
 
-def _padded(value: Tensor, rows: int) -> Tensor:
+def padded(value: Tensor, rows: int) -> Tensor:
     """Rows of padded text are not computed here and stored as zero there."""
     if value.dim() == 1:
         return value

@@ -12,6 +12,7 @@ from torch import Tensor
 from gamecraft_core.base.messages import TextStates
 from gamecraft_core.dit.rope import rope_table
 from tests.parity.cases import rope
+from tests.parity.cases.dit import padded
 from tests.parity.cases.hunyuan.models import denoiser, dit_sizes
 from tests.parity.check import Case, Check
 from tests.parity.golden import Folder, Golden
@@ -97,7 +98,7 @@ def _activations(folder: Folder, file: Golden, name: str, check: Check) -> None:
         stored = f"{name}.act.{part}"
         if stored in file:
             rows = file.shape(stored)[1]
-            check.tensor(file, stored, torch.stack([_padded(one[part], rows) for one in made]), ATOL)
+            check.tensor(file, stored, torch.stack([padded(one[part], rows) for one in made]), ATOL)
 
 
 def _under_stored_names(sample: Sample) -> dict[str, Tensor]:
@@ -106,13 +107,6 @@ def _under_stored_names(sample: Sample) -> dict[str, Tensor]:
         block = re.fullmatch(r"(double|single)_blocks\.(\d+)(?:\.(img|txt))?", name)
         made["_".join(filter(None, block.groups())) if block else name] = value
     return made
-
-
-def _padded(value: Tensor, rows: int) -> Tensor:
-    """Rows of padded text are not computed here and stored as zero there."""
-    if value.dim() == 1:
-        return value
-    return torch.cat([value, value.new_zeros(rows - len(value), value.shape[1])])
 
 
 def _grid(folder: Folder, latents: torch.Size) -> tuple[int, int, int]:
