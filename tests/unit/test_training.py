@@ -100,7 +100,7 @@ def test_the_transformer_gives_what_inference_gives() -> None:
     for row, text in enumerate(texts):
         padded[row, : len(text.states)], real[row, : len(text.states)] = torch.tensor(text.states), True
     batch = TextBatch(padded, real, torch.tensor(np.stack([text.pooled for text in texts])))
-    camera = torch.stack([branch.camera for branch in branches])
+    camera = torch.stack([added for branch in branches if (added := branch.added) is not None])
     found = velocity(model, videos, torch.tensor(times), batch, camera, stream.rope, PRESET.dit.patch_size)
     assert not batch.even
     torch.testing.assert_close(found, torch.stack(wanted), atol=2e-5, rtol=1e-5)
