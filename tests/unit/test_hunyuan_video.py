@@ -86,8 +86,15 @@ def test_guidance_as_the_model_is_told_it() -> None:
 
 
 def test_a_model_of_bfloat16_is_bfloat16_throughout() -> None:
-    model = build_model(PRESET, "meta", torch.bfloat16)
+    model = build_model(PRESET, "cpu", torch.bfloat16)
     assert {value.dtype for value in model.state_dict().values()} == {torch.bfloat16}
+    model.load_state_dict(RUNNER.model.state_dict())
+    rough = HunyuanVideoDenoiser(PRESET, model, Solo())
+    (branch,) = rough.branches(video_order(), text())
+    assert branch.prompt.guidance == 6016
+    exactly = {"embedded_guidance": 4.0}  # 4000 is 4000 in bfloat16, too
+    error = abs(rough.denoise(video_order(**exactly), text(), NONE) - made(**exactly)).mean()
+    assert 1e-4 < error < 0.1, error
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.3, 1.0])
