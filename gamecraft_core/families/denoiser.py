@@ -1,13 +1,13 @@
 """What every family does alike: the stream of a chunk, condition tables, guidance branches, the run of its steps.
 
-A family's own denoiser says what enters the patches and which tokens are added to them, and then calls these parts in
-its ``denoise``. All state of a denoise (added tokens, constant patch tokens, step caches) lives in the call.
+A family's own denoiser says how a chunk is laid out, what enters the patches and which tokens are added to them. All
+state of a denoise (added tokens, constant patch tokens, step caches) lives in the call.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -28,7 +28,8 @@ from gamecraft_core.parallel.collective import Collective
 from gamecraft_core.parallel.shard import Shard, pad_rows
 from gamecraft_core.sampling.denoise import OnStep, denoise
 from gamecraft_core.sampling.guidance import combine, is_guided
-from gamecraft_core.timeline.schedule import Schedule, cached_steps
+from gamecraft_core.sampling.noise import draw
+from gamecraft_core.timeline.schedule import cached_steps, make_schedule
 
 Model = TypeVar("Model", bound=Trunk)
 
@@ -74,7 +75,7 @@ class Denoiser(ABC, Generic[Model]):
         if preset.runtime.compile:
             model.compile_blocks()
 
-    @abstractmethod
+    @torch.inference_mode()
     def denoise(
         self,
         order: DenoiseOrder,
@@ -89,6 +90,53 @@ class Denoiser(ABC, Generic[Model]):
         Every rank of the group calls with the same arguments and gets the same result. ``noise`` [16, T_new, h, w]
         replaces the draw from the order's seed.
         """
+        past, (new, height, width) = self._planned(order, history.shape[1])
+        shape = (self._config.out_channels, new, height, width)
+        if noise is None:
+            noise = draw(order.seed, order.index, "start_noise", shape)
+        if noise.shape != shape or history.shape != (shape[0], past, height, width):
+            raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape} after {past}")
+        stream = self.stream((past + new, height, width), keep_frames=past)
+        schedule = make_schedule(order.steps, order.shift, reverse=order.flow_reverse)
+        across = self._across if is_guided(order.guidance) else None
+        timesteps = tuple(map(float, schedule.timesteps))
+        branches = self.branches(order, text, stream, timesteps, only=None if across is None else across.rank)
+        reused = cached_steps(order.steps) if self._step_cache else frozenset()
+        start = self._tensor(noise)
+        tokens_at = self._patches(self._tensor(history), torch.zeros_like(start), stream)
+
+        def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
+            tokens = None if step in reused else tokens_at(latents)
+            velocities = [self.velocity(tokens, branch, timestep, stream) for branch in branches]
+            if across is not None:
+                velocities = list(across.all_gather(velocities[0][None]))
+            return combine([each[:, past:] for each in velocities], order.guidance, order.guidance_rescale)
+
+        latents = denoise(start, schedule, predict, on_step)
+        result: FloatArray = latents.cpu().numpy()
+        return result
+
+    @abstractmethod
+    def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
+        """Latent frames that condition the chunk, and the shape (T, h, w) of its new latents.
+
+        ``history`` is how many are given; BadInput where the family makes no such chunk.
+        """
+
+    @abstractmethod
+    def branches(
+        self,
+        order: DenoiseOrder,
+        text: TextPayload,
+        stream: Stream,
+        timesteps: tuple[float, ...] = (),
+        only: int | None = None,
+    ) -> list[Branch]:
+        """A branch for each of ``prompts``, with tables that cover ``timesteps``."""
+
+    @abstractmethod
+    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> Callable[[Tensor], Tensor]:
+        """What makes this rank's patch tokens of latents like ``blank``, the zeros in their place, after ``past``."""
 
     def stream(self, latent_shape: Grid, keep_frames: int | None) -> Stream:
         """The stream of latents (T, h, w); predictions are wanted from latent frame ``keep_frames`` on, or all."""
@@ -155,39 +203,6 @@ class Denoiser(ABC, Generic[Model]):
 
         table = self._tables.get(table_key(states, timesteps, guidance), make) if timesteps else {}
         return Branch(prompt, added, table)
-
-    def _half(self, order: DenoiseOrder) -> int | None:
-        """Which of [unconditional, conditional] this rank runs where the branches of guidance are shared out."""
-        return self._across.rank if self._across is not None and is_guided(order.guidance) else None
-
-    def _carried(
-        self,
-        order: DenoiseOrder,
-        start: Tensor,
-        schedule: Schedule,
-        tokens_at: Callable[[Tensor], Tensor],
-        branches: Sequence[Branch],
-        stream: Stream,
-        on_step: OnStep | None,
-    ) -> FloatArray:
-        """``start`` [16, T_new, h, w] carried through ``schedule``.
-
-        ``tokens_at`` makes this rank's patch tokens of latents like ``start``, which are the stream's last frames.
-        """
-        across = self._across if is_guided(order.guidance) else None
-        reused = cached_steps(order.steps) if self._step_cache else frozenset()
-
-        def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
-            tokens = None if step in reused else tokens_at(latents)
-            velocities = [self.velocity(tokens, branch, timestep, stream) for branch in branches]
-            if across is not None:
-                velocities = list(across.all_gather(velocities[0][None]))
-            new = [velocity[:, -latents.shape[1] :] for velocity in velocities]
-            return combine(new, order.guidance, order.guidance_rescale)
-
-        latents = denoise(start, schedule, predict, on_step)
-        result: FloatArray = latents.cpu().numpy()
-        return result
 
     def _tensor(self, array: FloatArray) -> Tensor:
         """A copy on the model's device: arrays that come out of a store are read-only."""

@@ -6,10 +6,12 @@ camera enters as tokens added to the patches. History frames are fed clean at ev
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload, TextStates
+from gamecraft_core.base.messages import DenoiseOrder, TextPayload, TextStates
 from gamecraft_core.base.preset import DitConfig, Preset
 from gamecraft_core.dit.embed import patchify
 from gamecraft_core.dit.stream import Grid, Stream
@@ -18,12 +20,9 @@ from gamecraft_core.families.camera_net import CameraNet
 from gamecraft_core.families.denoiser import Branch, Denoiser, prompts, unfilled
 from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
 from gamecraft_core.parallel.shard import pad_rows
-from gamecraft_core.sampling.denoise import OnStep
-from gamecraft_core.sampling.noise import draw
 from gamecraft_core.timeline.camera import control_rows, intrinsics, relative_c2w
 from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
 from gamecraft_core.timeline.planner import plan_chunk
-from gamecraft_core.timeline.schedule import make_schedule
 
 
 class GameCraft(Trunk):
@@ -73,32 +72,13 @@ class ChunkTokens:
 class GameCraftDenoiser(Denoiser[GameCraft]):
     """Chunks under a camera, each after an image or the latents of the chunk before."""
 
-    @torch.inference_mode()
-    def denoise(
-        self,
-        order: DenoiseOrder,
-        text: TextPayload,
-        history: FloatArray,
-        *,
-        on_step: OnStep | None = None,
-        noise: FloatArray | None = None,
-    ) -> FloatArray:
-        """As in ``Denoiser``; the history has one latent frame (an image) or as many as are new."""
-        plan = plan_chunk(order.index, order.chunk_frames, history.shape[1])
-        height, width = order.height // SPATIAL_RATIO, order.width // SPATIAL_RATIO
-        shape = (self._config.out_channels, plan.new_latents, height, width)
-        if noise is None:
-            noise = draw(order.seed, order.index, "start_noise", shape)
-        if noise.shape != shape or history.shape != (*shape[:1], plan.history_latents, *shape[2:]):
-            raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape}")
-        stream = self.stream((plan.total_latents, height, width), keep_frames=plan.history_latents)
-        schedule = make_schedule(order.steps, order.shift)
-        branches = self.branches(order, text, stream, tuple(map(float, schedule.timesteps)), only=self._half(order))
-        start = self._tensor(noise)
-        patches = ChunkTokens(
-            self.model, self._tensor(history), torch.zeros_like(start), stream, self._config.patch_size
-        )
-        return self._carried(order, start, schedule, patches.at, branches, stream, on_step)
+    def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
+        plan = plan_chunk(order.index, order.chunk_frames, history)
+        size = (plan.new_latents, order.height // SPATIAL_RATIO, order.width // SPATIAL_RATIO)
+        return plan.history_latents, size
+
+    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> Callable[[Tensor], Tensor]:
+        return ChunkTokens(self.model, past, blank, stream, self._config.patch_size).at
 
     def branch(self, states: TextStates, camera: Tensor, stream: Stream, timesteps: tuple[float, ...] = ()) -> Branch:
         """A branch from a prompt and the camera tokens of the new frames, before which history sees no camera.
@@ -116,7 +96,7 @@ class GameCraftDenoiser(Denoiser[GameCraft]):
         timesteps: tuple[float, ...] = (),
         only: int | None = None,
     ) -> list[Branch]:
-        """[unconditional, conditional] or ``only`` one of them; the conditional alone where no guidance acts."""
+        """The unconditional one sees a camera that does not move."""
         if order.control is None:
             raise ValueError("a chunk of this family needs a control")
         rows = control_rows(order.control, order.chunk_frames)

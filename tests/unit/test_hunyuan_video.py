@@ -22,6 +22,7 @@ from tests.fakes.tiny_video import NONE, video_model, video_order, video_preset
 
 PRESET = video_preset()
 RUNNER = HunyuanVideoDenoiser(PRESET, video_model(PRESET), Solo())
+STREAM = RUNNER.stream((5, 2, 6), 0)
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +61,11 @@ def test_given_noise_replaces_the_draw() -> None:
 
 
 def test_both_branches_are_told_the_same_guidance() -> None:
-    branches = RUNNER.branches(video_order(guidance=3.0, embedded_guidance=4.5), text())
+    branches = RUNNER.branches(video_order(guidance=3.0, embedded_guidance=4.5), text(), STREAM)
     assert [branch.prompt.guidance for branch in branches] == [4500.0, 4500.0]
     assert [len(branch.prompt.states) for branch in branches] == [4, 7]
     for only in (0, 1):
-        (one,) = RUNNER.branches(video_order(guidance=3.0), text(), only=only)
+        (one,) = RUNNER.branches(video_order(guidance=3.0), text(), STREAM, only=only)
         assert len(one.prompt.states) == (4, 7)[only]
 
 
@@ -90,9 +91,9 @@ def test_a_model_of_bfloat16_is_bfloat16_throughout() -> None:
     assert {value.dtype for value in model.state_dict().values()} == {torch.bfloat16}
     model.load_state_dict(RUNNER.model.state_dict())
     rough = HunyuanVideoDenoiser(PRESET, model, Solo())
-    (branch,) = rough.branches(video_order(), text())
+    (branch,) = rough.branches(video_order(), text(), STREAM)
     assert branch.prompt.guidance == 6016
-    exactly = {"embedded_guidance": 4.0}  # 4000 is 4000 in bfloat16, too
+    exactly: dict[str, Any] = {"embedded_guidance": 4.0}  # 4000 is 4000 in bfloat16, too
     error = abs(rough.denoise(video_order(**exactly), text(), NONE) - made(**exactly)).mean()
     assert 1e-4 < error < 0.1, error
 

@@ -111,7 +111,7 @@ def _calls(folder: Folder, file: Golden, name: str, check: Check) -> None:
         return combine(outputs, order.guidance)
 
     with torch.inference_mode():
-        branches = runner.branches(order, _text(folder, file, name, check))
+        branches = runner.branches(order, _text(folder, file, name, check), stream)
         denoise(start, make_schedule(order.steps, order.shift, reverse=order.flow_reverse), predict)
     told = [branch.prompt.guidance for branch in branches]
     check.tensor(file, f"{name}.guidance", torch.tensor(told), 0.0)
