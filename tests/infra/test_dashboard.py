@@ -19,7 +19,7 @@ from jobs.dashboard_picture import substituted
 from jobs.dashboard_rows import ROWS
 from tests.infra.promql import OPTIONAL, ROOT, known, mistakes, selectors
 
-VALIDATES = ("grafana/*.json", "grafana/*.yaml")
+VALIDATES = ("infra/grafana/*.json", "infra/grafana/*.yaml")
 
 GRAFANA = ROOT / "infra" / "grafana"
 RUNBOOKS = ROOT / "infra" / "runbooks"

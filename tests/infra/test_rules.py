@@ -21,7 +21,7 @@ from jobs.config import resolve
 from orchestrator.metrics import METRICS
 from tests.infra.promql import ROOT, RULES, mistakes, rules
 
-VALIDATES = ("prometheus/**/*.yaml", "runbooks/*.md")
+VALIDATES = ("infra/prometheus/**/*.yaml", "infra/runbooks/*.md")
 
 PROMETHEUS = ROOT / "infra" / "prometheus"
 RUNBOOKS = ROOT / "infra" / "runbooks"

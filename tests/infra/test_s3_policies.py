@@ -113,6 +113,10 @@ def use_all(store: S3Store, folder: Path) -> Iterator[str]:
         store.discard(leftover)
     yield "leftovers"
     yield "discard"
+    store.try_upload("probe")
+    yield "try_upload"
+    assert store.server_time() > 0
+    yield "server_time"
     store.delete("key")
     yield "delete"
 
