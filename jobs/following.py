@@ -52,6 +52,7 @@ class Follower:
         self._status: int | None = None
         self._stops = 0
         self._left = asyncio.Event()
+        self._heard = time.monotonic()
 
     async def run(self, *, stop: bool = False) -> Followed:
         """Show the log until the job has ended; FramelaneError where the cluster is away for too long, or we leave."""
@@ -60,7 +61,6 @@ class Follower:
             loop.add_signal_handler(number, self._signalled)
         if stop:
             self._signalled()
-        heard = time.monotonic()
         while True:
             try:
                 if await self._tailed():
@@ -68,9 +68,9 @@ class Follower:
                 info = await asyncio.to_thread(self._client.get_job_info, self._name)
                 if info.status.is_terminal():
                     return Followed(None, info.status.value, _first_line(info.message), self._stops > 0)
-                heard = time.monotonic()
-            except (OSError, RuntimeError) as error:  # what the job API's client raises, aiohttp's errors among them
-                if time.monotonic() - heard > _PATIENCE_S:
+                self._heard = time.monotonic()
+            except failures() as error:
+                if time.monotonic() - self._heard > _PATIENCE_S:
                     raise FramelaneError(
                         f"the cluster does not answer: {_first_line(str(error))}",
                         remedy=f"the job may go on; ask again with --follow {self._name}",
@@ -97,6 +97,7 @@ class Follower:
         async for text in self._client.tail_job_logs(self._name):
             new, skip = text[skip:], max(0, skip - len(text))
             self._shown += len(new)
+            self._heard = time.monotonic()
             if self._show(new):
                 return
 
@@ -114,9 +115,26 @@ class Follower:
         self._stops += 1
         if self._stops == 1:
             print(f"stopping {self._name}; once more leaves it alone", file=sys.stderr)
-            self._stopper = asyncio.ensure_future(asyncio.to_thread(self._client.stop_job, self._name))
+            self._stopper = asyncio.create_task(self._stop())
         else:
             self._left.set()
+
+    async def _stop(self) -> None:
+        """Ask until the cluster has heard it."""
+        while True:
+            try:
+                await asyncio.to_thread(self._client.stop_job, self._name)
+                return
+            except failures():
+                await asyncio.sleep(_PAUSE_S)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What the job API's client raises where the cluster does not answer, or not as it should."""
+    import aiohttp
+    from ray.exceptions import RayError
+
+    return OSError, RuntimeError, aiohttp.ClientError, RayError
 
 
 async def follow(client: Any, name: str, *, stop: bool = False) -> Followed:

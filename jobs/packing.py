@@ -19,8 +19,8 @@ from jobs.config import PATH_KEYS, fleet_names, load_fleet, load_preset, preset_
 
 _CODE = Path(__file__).resolve().parents[1]
 _PACKAGES = ("actors", "gamecraft_core", "jobs", "orchestrator")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "demo")
-_PACKED = "packed"
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
+_PACKED, _CONFIG = "packed", "config"
 
 #: Options that name something which the job reads or writes where it runs.
 _PLACES = ("--manifest", "--out", "--image", "--video", "--tokens")
@@ -28,7 +28,7 @@ _SETS_OF_PATHS = tuple(f"{group}.{key}" for group, key in PATH_KEYS)
 
 
 def pack_code(folder: Path) -> None:
-    """Put the product's packages below ``folder``, without the samples, and say there which version they are."""
+    """Put the product's packages below ``folder``, and say there which version they are."""
     for name in _PACKAGES:
         shutil.copytree(_CODE / name, folder / name, ignore=_LEFT_OUT)
     (folder / STAMP).write_text(code_version() + "\n")
@@ -92,24 +92,25 @@ class Luggage:
         for group, key in PATH_KEYS:
             if values[group][key]:
                 values[group][key] = self._place(values[group][key])
-        return self._written(value, values)
+        return self._written("presets", value, values)
 
     def _fleet(self, value: str) -> str:
         if value in fleet_names():
             return value
         values = load_fleet(value).model_dump(mode="json")
         values["presets"] = [self._preset(each) for each in values["presets"]]
-        return self._written(value, values)
+        return self._written("fleets", value, values)
 
-    def _written(self, value: str, content: object) -> str:
-        relative = Path(_PACKED, "config", Path(value).with_suffix(".yaml").name)
+    def _written(self, kind: str, value: str, content: object) -> str:
+        relative = Path(_CONFIG, kind, Path(value).with_suffix(".yaml").name)
         (self.folder / relative).parent.mkdir(parents=True, exist_ok=True)
         (self.folder / relative).write_text(yaml.safe_dump(content), encoding="utf-8")
         return str(relative)
 
     def _setting(self, value: str) -> str:
         key, equals, path = value.partition("=")
-        return f"{key}={self._place(path)}" if equals and path and key in _SETS_OF_PATHS else value
+        of_a_path = key.strip().removeprefix("preset.") in _SETS_OF_PATHS
+        return f"{key}={self._place(path)}" if equals and path and of_a_path else value
 
 
 def _mapped(given: Sequence[str], told: Mapping[str, Callable[[str], str]]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError, UsageError
 from jobs.exits import Exit
-from jobs.following import Followed, follow
+from jobs.following import Followed, failures, follow
 from jobs.packing import Luggage, pack_code
 from jobs.signals import PATIENCE_S
 
@@ -79,9 +79,11 @@ def carry_on(address: str | None, name: str, *, stop: bool) -> int:
 
 def _checked(job: str, arguments: Sequence[str]) -> float:
     """Refuse here what the job would refuse there; the seconds of grace that its settings give it."""
-    made = importlib.import_module(f"jobs.{job}").parser()
+    made, rest = importlib.import_module(f"jobs.{job}").parser(), list(arguments)
+    if job == "doctor" and rest[:1] == ["environment"]:
+        made, rest = importlib.import_module("jobs.checkup.command").parser(), rest[1:]
     made.allow_abbrev = False  # a shortened option would not be seen for what it is when paths are packed
-    given = made.parse_args(arguments)
+    given = made.parse_args(rest)
     if not hasattr(given, "preset"):
         return 0.0
     from jobs.config import resolve
@@ -124,9 +126,10 @@ def _send(client: Any, name: str, command: Sequence[str], folder: str, environme
 @contextmanager
 def _refusals(what: str) -> Iterator[None]:
     """What the job API's client raises, as one line for the user."""
+    wrong: tuple[type[Exception], ...] = (*failures(), ValueError)
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except wrong as error:
         reason = str(error).strip().splitlines()
         told = next((line for line in reversed(reason) if line.strip()), type(error).__name__)
         raise UsageError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 #: Jobs that can be submitted, by their module's name below ``jobs``.
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(importlib.import_module(f"jobs.{job}").main(arguments))
     except SystemExit as ended:  # argparse's way out
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception:
+        traceback.print_exc()  # before the last line: nobody reads on after it
     finally:
         sys.stdout.flush()
         print(last_line(status), file=sys.stderr, flush=True)

@@ -86,6 +86,7 @@ def _asked(config: RunConfig, out: str | None) -> Asked:
         fleet=config.fleet,
         options=config.store.model_dump(),
         out=out,
+        traces=config.telemetry.traces is not None,
         gpus=max(whole, math.ceil(config.fleet.reserved(len(presets))[1])),
     )
 

@@ -40,6 +40,8 @@ class Asked:
     gpus: int = 0
     object_store: int = 512 << 20
     traces: bool = False
+    #: Not so on a node without a GPU, where others have some.
+    has_lanes: bool = True
 
     @property
     def most_ranks(self) -> int:

@@ -69,6 +69,8 @@ def _all_reduce(backend: str, world: int, deadline: float) -> str:
 
 def attention_kernels(asked: Asked) -> Finding:
     """Imported in a process of its own: what is compiled for another torch can take its importer along."""
+    if not asked.has_lanes:
+        return Finding("", "skipped", "lanes that use them want a GPU, and this node has none")
     wanted = {_KERNELS[preset.runtime.attention] for preset in asked.presets if preset.runtime.attention in _KERNELS}
     if any(group.ring_degree > 1 for group in asked.fleet.denoise):
         wanted.add("xfuser")

@@ -56,7 +56,8 @@ def packages(asked: Asked, declared: Sequence[str] | None = None) -> Finding:
             wrong.append(f"{wanted.name} {version} is not {wanted.specifier}")
     if wrong:
         return Finding("", "fail", "; ".join(wrong), "install the project with its constraints: make setup")
-    same = {name: metadata.version(name) for name in ("ray", "torch", "numpy")}
+    # A head's torch may be a CPU build.
+    same = {name: metadata.version(name).partition("+")[0] for name in ("ray", "torch", "numpy")}
     return Finding("", "ok", f"{right} packages, ray {same['ray']}, torch {same['torch']}", same=same)
 
 

@@ -50,15 +50,16 @@ def nodes(asked: Asked, checks: Sequence[Check]) -> list[Finding]:
     from actors.nodes import living, on_each
 
     there = living()
+    on_gpus = any(node.resources.get("GPU", 0) for node in there)
     found = [
         answers("Ray's ports", [(node.address, port) for node in there for port in node.ports]),
         _room(asked, there),
     ]
 
     def arguments(node: Node) -> tuple[Asked, Sequence[Check]]:
-        resources = node.resources
-        store = int(resources.get("object_store_memory", asked.object_store))
-        return replace(asked, gpus=int(resources.get("GPU", 0)), object_store=store), checks
+        gpus = int(node.resources.get("GPU", 0))
+        store = int(node.resources.get("object_store_memory", asked.object_store))
+        return replace(asked, gpus=gpus, object_store=store, has_lanes=gpus > 0 or not on_gpus), checks
 
     sent = time.time()
     for node, answer in zip(there, on_each(there, on_node, arguments, _NODE_TIMEOUT_S), strict=True):

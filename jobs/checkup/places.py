@@ -62,7 +62,7 @@ def _acts(place: Store, key: str) -> Iterator[tuple[str, str, Callable[[], objec
             "two writers of one key both win: such a store loses sessions",
         ),
     )
-    yield "list", "s3:ListBucket", lambda: expect(key in set(place.list("")), "it does not list what was put")
+    yield "list", "s3:ListBucket", lambda: expect(key in set(place.list(_folder(key))), "it does not list what was put")
     if hasattr(place, "try_upload"):
         yield (
             "multipart begin and abort",
@@ -84,7 +84,7 @@ def _probed(asked: Asked) -> Iterator[tuple[Store, str]]:
     out = asked.out or ""
     # Few tries: whoever checks wants to know now.
     place = open_store(out, {**asked.options, **({"attempts": 2} if scheme_of(out) == "s3" else {})})
-    key = f"doctor-{uuid.uuid4().hex}"
+    key = f"doctor-{uuid.uuid4().hex}/probe"  # in a folder of its own: an output may hold a million objects
     fresh = scheme_of(out) == "file" and not local_path(out).exists()
     try:
         yield place, key
@@ -92,9 +92,14 @@ def _probed(asked: Asked) -> Iterator[tuple[Store, str]]:
         for each in (key, f"{key}-once"):
             with suppress(FramelaneError, OSError):
                 place.delete(each)
-        if fresh:
-            with suppress(OSError):
-                local_path(out).rmdir()
+        if scheme_of(out) == "file":
+            for folder in (local_path(out) / _folder(key), *([local_path(out)] if fresh else [])):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _folder(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def clock(asked: Asked) -> Finding:
@@ -117,6 +122,8 @@ def skewed(seconds: float, whose: str) -> Finding:
 
 def weights(asked: Asked) -> Finding:
     """Every checkpoint's keys, shapes and types against the preset's models; of the tensors nothing is read."""
+    if not asked.has_lanes:
+        return Finding("", "skipped", "lanes that read them want a GPU, and this node has none")
     from gamecraft_core.weights.fingerprint import fingerprint
 
     seen, same = [], {}

@@ -5,6 +5,7 @@ Nodes are stopped by pid: ``ray stop`` would end every Ray on the host.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,51 @@ START, *STEPS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(
 API = "http://127.0.0.1:8265"
 
 
+#: Brings up the loopback of the network that it runs in, says so, and holds the network until its stdin closes.
+_HOLDER = """
+import fcntl, socket, struct, sys
+with socket.socket() as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def own_network() -> Iterator[list[str]]:
+    """What commands are put behind to run in a network of their own, since others hold Ray's usual ports here.
+
+    Nothing, where that is not allowed.
+    """
+    command = ["unshare", "--net", sys.executable, "-c", _HOLDER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        up = holder.stdout.readline() == "up\n"
+        try:
+            yield ["nsenter", "--target", str(holder.pid), "--net", "--"] if up else []
+        finally:
+            holder.stdin.close()
+
+
 @dataclass(frozen=True)
 class Nodes:
-    """The walkthrough's cluster: all of it lives in ``folder``."""
+    """The walkthrough's cluster: all of it lives in ``folder``, and behind ``network``."""
 
     folder: Path
     env: dict[str, str]
+    network: list[str]
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", "-euc", command], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=600, check=False
+            [*self.network, "bash", "-euc", command],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
 
     def node_of(self, actor: str) -> int:
@@ -49,10 +86,13 @@ class Nodes:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
     def submit(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "jobs.submit", "--address", API, *arguments]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command = [*self.network, sys.executable, "-m", "jobs.submit", "--address", API, *arguments]
+        self.children.append(
+            subprocess.Popen(
+                command, cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
         )
+        return self.children[-1]
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +100,21 @@ def nodes() -> Iterator[Nodes]:
     folder = Path(tempfile.mkdtemp(prefix="fl-walk-", dir="/tmp"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "RAY_"))}
     env = {**kept, **ENV, "RAY_TMPDIR": str(folder), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-    made = Nodes(folder, env | {"RAY_worker_niceness": "0"})
-    try:
-        done = made.run(START)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield made
-    finally:
-        for pid in processes_using(folder):
-            os.kill(pid, signal.SIGKILL)
-        until(lambda: not processes_using(folder), "every process of the cluster is gone")
-        shutil.rmtree(folder, ignore_errors=True)
+    with own_network() as network:
+        made = Nodes(folder, env | {"RAY_worker_niceness": "0"}, network)
+        try:
+            done = made.run(START)
+            assert done.returncode == 0, done.stdout + done.stderr
+            yield made
+        finally:
+            for child in made.children:
+                child.kill()
+                child.communicate()
+            for pid in processes_using(folder):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            until(lambda: not processes_using(folder), "every process of the cluster is gone")
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -88,9 +133,9 @@ def synthesis(folder: Path, rows: Sequence[Mapping[str, Any]], fleet: str, out: 
 
 @pytest.mark.parametrize("command", STEPS)
 def test_the_walkthrough_works_as_it_stands(nodes: Nodes, command: str) -> None:
-    for target in re.findall(r"--out (\S+)", command):
-        if "doctor" not in command:
-            shutil.rmtree(ROOT / target, ignore_errors=True)
+    if "doctor" not in command:
+        (target,) = re.findall(r'--out "?(?:\$PWD/)?(out/\w+)', command)
+        shutil.rmtree(ROOT / target, ignore_errors=True)
     done = nodes.run(f"source .venv/bin/activate\n{command}")
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -144,13 +189,15 @@ def test_a_jobs_own_exit_status_comes_home_and_packed_inputs_are_found(nodes: No
 
 
 def test_a_job_whose_process_dies_is_submitted_again_and_goes_on(nodes: Nodes, tmp_path: Path) -> None:
-    rows = [row(f"session-{number}", "w d", seed=number) for number in range(6)]
+    rows = [row("short", "w"), *(row(f"long-{number}", "w*30", seed=number) for number in range(3))]
     out = tmp_path / "out"
     job = synthesis(tmp_path, rows, "laptop")
     sent = nodes.submit("--name", "again", "--resubmit", "1", *job)
     until(lambda: list((out / "_commits").glob("*.parquet")), "a session is committed")
+    run_id = json.loads((out / "run.json").read_text())["run_id"]
     os.kill(int(nodes.run(f"pgrep -f '^python -m jobs.submitted .*{out}'").stdout), signal.SIGKILL)
     said, _ = sent.communicate(timeout=_DEADLINE_S)
     assert sent.returncode == 0, said
     assert "submitted again-2" in said
     assert set(Finished(0, out).rows()) == {each["session_id"] for each in rows}
+    assert json.loads((out / "run.json").read_text())["run_id"] == run_id, "it is the same run"

@@ -23,7 +23,6 @@ from jobs.packing import Luggage, pack_code
 def test_the_packed_code_runs_and_says_which_version_it_is(tmp_path: Path) -> None:
     pack_code(tmp_path)
     assert not list(tmp_path.rglob("__pycache__"))
-    assert not (tmp_path / "jobs" / "demo").exists()
     program = (
         "from jobs import synthesize, submitted; from gamecraft_core.base.version import code_version as v; print(v())"
     )
@@ -35,10 +34,10 @@ def test_places_are_made_absolute_and_uris_are_left(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     luggage = Luggage(tmp_path / "box")
     given = ["--manifest", "rows.jsonl", "--out=s3://b/o", "--preset", "tiny-gamecraft", "--set", "sampling.steps=2"]
-    given += ["--set", "weights.dit=w/dit", "--set=weights.vae=s3://b/vae", "--run-id", "rows.jsonl", "--strict"]
+    given += ["--set", "preset.weights.dit=w/dit", "--set=weights.vae=s3://b/vae", "--run-id", "rows.jsonl", "--strict"]
     told = luggage.arguments(given)
     assert told[:5] == ["--manifest", f"{tmp_path}/rows.jsonl", "--out=s3://b/o", "--preset", "tiny-gamecraft"]
-    assert told[5:9] == ["--set", "sampling.steps=2", "--set", f"weights.dit={tmp_path}/w/dit"]
+    assert told[5:9] == ["--set", "sampling.steps=2", "--set", f"preset.weights.dit={tmp_path}/w/dit"]
     assert told[9:] == ["--set=weights.vae=s3://b/vae", "--run-id", "rows.jsonl", "--strict"]
     assert luggage.left == [f"{tmp_path}/rows.jsonl", f"{tmp_path}/w/dit"]
 
@@ -72,10 +71,10 @@ def test_presets_and_fleets_of_ones_own_travel_whole(tmp_path: Path) -> None:
     box = tmp_path / "box"
     luggage = Luggage(box)
     told = luggage.arguments(["--preset", str(tmp_path / "mine.yaml"), "--fleet", str(tmp_path / "fleet.yaml")])
-    assert told[1::2] == ["packed/config/mine.yaml", "packed/config/fleet.yaml"]
+    assert told[1::2] == ["config/presets/mine.yaml", "config/fleets/fleet.yaml"]
     assert load_preset(str(box / told[1])) == load_preset(str(tmp_path / "mine.yaml"))
     assert load_preset(str(box / told[1])).weights.dit == str(tmp_path / "micro_weights/dit.safetensors")
-    assert load_fleet(str(box / told[3])).presets == ("packed/config/mine.yaml",)
+    assert load_fleet(str(box / told[3])).presets == ("config/presets/mine.yaml",)
     assert str(tmp_path / "micro_weights/dit.safetensors") in luggage.left
 
 
@@ -133,6 +132,25 @@ def test_a_log_is_shown_once_however_often_its_connection_breaks(capsys: pytest.
     assert ended.exit_status == 3
     assert not ended.lost
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_break_after_hours_of_log_is_one_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is counted from the last word, not from the start."""
+    clock = iter(range(0, 10**6, 100))
+    monkeypatch.setattr(following, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(following, "_PATIENCE_S", 250.0)
+    lines = [f"line {number}\n" for number in range(20)]
+    assert asyncio.run(follow(Cluster([*lines, submitted.last_line(0) + "\n"]), "job")).exit_status == 0
+
+
+def test_a_crash_is_told_before_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("jobs.doctor.main", lambda arguments: 1 // 0)
+    assert submitted.main(["doctor"]) == 1
+    said = capsys.readouterr().err
+    assert said.index("ZeroDivisionError") < said.index(submitted.last_line(1))
 
 
 @pytest.mark.usefixtures("impatient")
