@@ -85,6 +85,8 @@ class Role:
         Of a group the first rank makes spans: they go in step, and a span each would say the same again.
         """
         logs.setup(telemetry.logs, run=telemetry.run, lane=self._lane, stage=self._stage, rank=self._rank)
+        if self._spans is not None:  # of the control plane before, where this one takes the lane over
+            self._spans.close()
         self._spans = None if self._rank else open_spans(telemetry, self._lane)
 
     def flush(self) -> None:

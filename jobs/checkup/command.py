@@ -69,8 +69,8 @@ def _examine(arguments: argparse.Namespace) -> int:
         found += carried_out(checks, asked)
     failing = any(each.status == "fail" for each in found)
     if arguments.json:
-        document = [{name: value for name, value in asdict(each).items() if name != "same"} for each in found]
-        print(redact(json.dumps({"healthy": not failing, "findings": document}, indent=2)))
+        document = [{name: redact(value) for name, value in asdict(each).items() if name != "same"} for each in found]
+        print(json.dumps({"healthy": not failing, "findings": document}, indent=2))
     else:
         _show(found)
     return _FAILS if failing else Exit.ALL_COMMITTED

@@ -76,7 +76,8 @@ def test_a_bad_row_is_told_with_row_session_stage_and_lane(told: Told) -> None:
 
 def test_a_healed_lane_is_told_with_what_it_was_lost_under(told: Told) -> None:
     lost = only(told.driver, lambda entry: entry["message"].startswith("lane lost"))
-    assert (lost["lane"], lost["stage"], lost["chunk"]) == ("decode-0@tiny-gamecraft", "decode", 0)
+    assert (lost["lane"], lost["stage"]) == ("decode-0@tiny-gamecraft", "decode")
+    assert isinstance(lost["chunk"], int)
     assert lost["session"] in ("good-1", "good-2")
     given_up = only(told.driver, lambda entry: entry["message"].startswith("is given up"))
     assert (given_up["lane"], given_up["session"]) == (lost["lane"], lost["session"])

@@ -54,8 +54,8 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smi:
             (tmp_path / name).write_text(text)
         program = tmp_path / "nvidia-smi"
         program.write_text(
-            f'#!/bin/sh\ncase "$1" in --query*) cat {tmp_path}/query;; topo) cat {tmp_path}/topo;; '
-            f"*) cat {tmp_path}/head;; esac\n"
+            f'#!/bin/sh\ncase "$1" in --query*) /bin/cat {tmp_path}/query;; topo) /bin/cat {tmp_path}/topo;; '
+            f"*) /bin/cat {tmp_path}/head;; esac\n"
         )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,12 @@ from tests.unit.checkup.conftest import TOPOLOGY, Smi
 
 A100 = "NVIDIA A100-SXM4-80GB, 81920, 570.86.15, 8.0"
 L4 = "NVIDIA L4, 23034, 570.86.15, 8.9"
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever GPUs the machine has, until a test says otherwise."""
+    monkeypatch.setenv("PATH", str(tmp_path))
 
 
 def test_where_no_gpu_is_wanted_or_there_nothing_is_said(asked: Asked) -> None:
