@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -131,9 +132,13 @@ def weights(asked: Asked) -> Finding:
         if preset.weights.kind == "random":
             seen.append(f"{preset.name}: seeded draws")
             continue
-        if remote := [place for place in (preset.weights.dit, preset.weights.vae) if str(place).startswith("s3://")]:
-            size = sum(_remote_bytes(str(place), asked) for place in remote)
-            seen.append(f"{preset.name}: {size / 2**30:.1f} GiB on S3, fetched when a lane starts")
+        places = (preset.weights.dit or "", preset.weights.vae or "")
+        if any(place.startswith("s3://") for place in places):
+            size = sum(_remote_bytes(place, asked) for place in places if place.startswith("s3://"))
+            told = (
+                "their keys and shapes fit" if _fits_there(preset, asked) else "keys are checked when they are fetched"
+            )
+            seen.append(f"{preset.name}: {size / 2**30:.1f} GiB on S3, {told}")
             continue
         size = _fits(preset)
         if size <= _HASHED_BYTES:
@@ -142,6 +147,25 @@ def weights(asked: Asked) -> Finding:
             same[f"weights of {preset.name}"] = digest([size, preset.weights.model_dump(mode="json")])
         seen.append(f"{preset.name}: {size / 2**30:.2f} GiB, keys and shapes fit")
     return Finding("", "ok", "; ".join(seen), same=same)
+
+
+def _fits_there(preset: Preset, asked: Asked) -> bool:
+    """Whether checkpoints on S3 can be looked into; WeightsError where one does not fit ``preset``."""
+    from gamecraft_core.weights.readers import pick_dit, pick_vae
+    from jobs.checkup.headers import mirrored
+
+    with tempfile.TemporaryDirectory(prefix="framelane-") as folder:
+        paths = {}
+        for name, pick in (("dit", pick_dit), ("vae", pick_vae)):
+            place = getattr(preset.weights, name)
+            if place.startswith("s3://"):
+                (Path(folder) / name).mkdir()
+                place = mirrored(place, asked.options, pick, Path(folder) / name)
+            paths[name] = place and str(place)
+        if not all(paths.values()):
+            return False
+        _fits(preset.model_copy(update={"weights": preset.weights.model_copy(update=paths)}))
+    return True
 
 
 def _fits(preset: Preset) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,3 +75,37 @@ def test_a_clock_that_is_off_is_told(moto_server: S3Server, ahead_s: float, stat
     with wayward(moto_server.endpoint, ahead_s=ahead_s) as endpoint:
         found = places.clock(asked(moto_server.new_root(), endpoint))
     assert found.status == status, found.seen
+
+
+@pytest.fixture
+def on_s3(s3_server: S3Server) -> Asked:
+    """The micro world's weights in a bucket: one a file, the other a folder."""
+    root = s3_server.new_root()
+    bucket, _, prefix = root.removeprefix("s3://").partition("/")
+    preset = load_preset("micro-gamecraft")
+    for key, path in (("dit.safetensors", preset.weights.dit), ("vae/model.safetensors", preset.weights.vae)):
+        assert path
+        s3_server.client.upload_file(path, bucket, f"{prefix}/{key}" if prefix else key)
+    weights = preset.weights.model_copy(update={"dit": f"{root}/dit.safetensors", "vae": f"{root}/vae"})
+    there = asked(root, s3_server.endpoint)
+    return replace(there, presets=(preset.model_copy(update={"weights": weights}),))
+
+
+def test_weights_on_s3_are_checked_by_their_headers(on_s3: Asked) -> None:
+    (found,) = carried_out([places.weights], on_s3)
+    assert (found.status, "their keys and shapes fit" in found.seen) == ("ok", True), found.seen
+
+
+def test_weights_on_s3_that_do_not_fit_are_told(on_s3: Asked) -> None:
+    (preset,) = on_s3.presets
+    wider = preset.dit.model_copy(update={"text_states_dim": 48})
+    (found,) = carried_out([places.weights], replace(on_s3, presets=(preset.model_copy(update={"dit": wider}),)))
+    assert found.status == "fail"
+    assert "txt_in" in found.seen
+
+
+def test_weights_that_are_not_there_are_told(on_s3: Asked) -> None:
+    (preset,) = on_s3.presets
+    away = preset.weights.model_copy(update={"vae": f"{on_s3.out}/nothing"})
+    (found,) = carried_out([places.weights], replace(on_s3, presets=(preset.model_copy(update={"weights": away}),)))
+    assert (found.status, "there is nothing at" in found.seen) == ("fail", True), found.seen
