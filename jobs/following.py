@@ -10,6 +10,8 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from jobs.submitted import status_in
 
 #: How long the cluster may not answer before the job is left to itself, and pauses between tries.
 _PATIENCE_S, _PAUSE_S = 120.0, 1.0
+_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,12 @@ class Follower:
 
     async def run(self, *, stop: bool = False) -> Followed:
         """Show the log until the job has ended; FramelaneError where the cluster is away for too long, or we leave."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signalled)
-        if stop:
-            self._signalled()
+        with self._signals():
+            if stop:
+                self._signalled()
+            return await self._followed()
+
+    async def _followed(self) -> Followed:
         while True:
             try:
                 if await self._tailed():
@@ -76,6 +80,19 @@ class Follower:
                         remedy=f"the job may go on; ask again with --follow {self._name}",
                     ) from error
             await asyncio.sleep(_PAUSE_S)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Hear what would end us; what heard it before hears it again afterwards."""
+        loop, before = asyncio.get_running_loop(), {number: signal.getsignal(number) for number in _NUMBERS}
+        for number in _NUMBERS:
+            loop.add_signal_handler(number, self._signalled)
+        try:
+            yield
+        finally:
+            for number in _NUMBERS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, before[number])
 
     async def _tailed(self) -> bool:
         """Show what is new in the log, to its end; True once the job has said its last line."""

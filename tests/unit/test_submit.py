@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -171,7 +172,12 @@ def test_a_cluster_that_is_away_for_too_long_is_not_waited_for(monkeypatch: pyte
 @pytest.mark.usefixtures("impatient")
 def test_a_job_is_stopped_and_followed_to_its_end() -> None:
     cluster = Cluster([submitted.last_line(4) + "\n"])
-    ended = asyncio.run(follow(cluster, "job", stop=True))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        ended = asyncio.run(follow(cluster, "job", stop=True))
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler, "who heard it before hears it again"
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert (ended.exit_status, ended.stopping, cluster.stopped) == (4, True, ["job"])
 
 
