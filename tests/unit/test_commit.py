@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,11 +245,11 @@ def test_a_session_settles_one_way_whoever_races(tmp_path: Path) -> None:
 
 def test_a_failed_session_is_not_committed_afterwards(store: Store) -> None:
     order = staged_order(store, "torn")
-    assert fail_session(store, FAILURE) == asdict(FAILURE)
+    assert fail_session(store, FAILURE) == FAILURE.failure()
     assert not list(store.list(layout.STAGING))
     order = staged_order(store, "torn")
     result = commit_session(store, order)
-    assert (result.committed, result.failure) == (False, asdict(FAILURE))
+    assert (result.committed, result.failure) == (False, FAILURE.failure())
     assert read_table(store.get(layout.commit_key("torn"))).num_rows == 0
 
 

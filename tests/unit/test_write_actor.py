@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,6 @@ def test_a_failure_is_told_as_it_is_stored() -> None:
     order = FailOrder(session_id="s", row=4, field="image", stage="encode", reason="damaged", remedy="another")
     receipt, _ = actor.run(order)
     store = MemoryStore("memory://failing")
-    assert receipt.facts["failure"] == asdict(order)
-    assert read_failure(store.get(layout.commit_key("s"))) == asdict(order)
-    assert decode_failure(store.get(layout.failure_key("s"))) == asdict(order)
+    assert receipt.facts["failure"] == order.failure()
+    assert read_failure(store.get(layout.commit_key("s"))) == order.failure()
+    assert decode_failure(store.get(layout.failure_key("s"))) == order.failure()
