@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -153,8 +152,9 @@ def _torch_cuda() -> str | None:
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None
-    version = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    return version.get("cuda") or None
+    told = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b[^=]*= *['\"]([\d.]+)", told, re.MULTILINE)
+    return found[1] if found else None
 
 
 def _gib(count: int) -> str:

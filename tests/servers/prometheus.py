@@ -51,9 +51,8 @@ class Prometheus:
     def series(self, query: str, seconds: float, step: float = 1.0) -> list[list[float]]:
         """What a dashboard would draw of the last ``seconds``: the finite values of each series that has any."""
         now = time.time()
-        found = self.get(
-            "/api/v1/query_range", query=query, start=f"{now - seconds:.3f}", end=f"{now:.3f}", step=f"{step:g}"
-        )
+        start = now - step * math.ceil(seconds / step)  # whole steps, or what has only just come is not drawn
+        found = self.get("/api/v1/query_range", query=query, start=f"{start:.3f}", end=f"{now:.3f}", step=f"{step:g}")
         drawn = [[float(value) for _, value in each["values"]] for each in found["result"]]
         return [kept for each in drawn if (kept := [value for value in each if math.isfinite(value)])]
 
