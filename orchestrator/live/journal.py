@@ -6,6 +6,7 @@ control; nothing is changed afterwards, so what is there says all there is to kn
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.spec import ActionControl, Control, MotionControl, PoseControl, SessionSpec, Start
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import layout
-from orchestrator.live.port import Conflict
+from orchestrator.live.port import Conflict, Upload
 
 VERSION = 1
 
@@ -137,3 +138,10 @@ def read_control(content: Mapping[str, Any]) -> Control:
         right, up = content["mouse"]
         return MotionControl(keys, (right, up))
     return ActionControl(content["action"], content["speed"])
+
+
+def request_name(key: str, cells: Mapping[str, Any], upload: Upload | None) -> str:
+    """The caller's key and all that is asked: the same key on another request is another request."""
+    digest = hashlib.sha256(json.dumps([key, cells], sort_keys=True).encode())
+    digest.update(hashlib.sha256(upload.data if upload else b"").digest())
+    return digest.hexdigest()

@@ -6,8 +6,6 @@ waits for them; whoever is refused for want of room is told so before anything i
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,7 +19,7 @@ from orchestrator.engine import Engine
 from orchestrator.live.archive import Archive, first_number, no_such, restored
 from orchestrator.live.desk import Desk
 from orchestrator.live.feed import Feed
-from orchestrator.live.journal import Journal
+from orchestrator.live.journal import Journal, request_name
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.port import Conflict, Init, News, NoSuchSession, NotReady, Overloaded, Upload
 from orchestrator.live.quotas import Quotas
@@ -88,7 +86,7 @@ class LocalService:
         key: str = "",
         traceparent: str = "",
     ) -> dict[str, Any]:
-        key = await self._aside(_named_by, key, cells, upload) if key else ""
+        key = await self._aside(request_name, key, cells, upload) if key else ""
         if (known := await self._named(tenant, key)) is not None:
             return known
         self.check_room(tenant, played=played)
@@ -349,10 +347,3 @@ class LocalService:
 def _class_of(played: bool) -> Priority:
     """Somebody watches what is played; a video can wait."""
     return "interactive" if played else "batch"
-
-
-def _named_by(key: str, cells: Mapping[str, Any], upload: Upload | None) -> str:
-    """The caller's key and all that is asked: the same key on another request is another request."""
-    digest = hashlib.sha256(json.dumps([key, cells], sort_keys=True).encode())
-    digest.update(hashlib.sha256(upload.data if upload else b"").digest())
-    return digest.hexdigest()

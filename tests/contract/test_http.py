@@ -24,6 +24,8 @@ from orchestrator.http.client import Client
 from tests.fakes.studio import SMALL, picture
 from tests.fakes.web import Web, begun, finished, quick_studio, served, stuck_studio
 
+PICTURE = picture()
+
 
 def test_a_session_over_the_websocket(client: Client, http: httpx.Client) -> None:
     name = client.create("A harbour.", image=picture(), actions="w")["id"]
@@ -190,12 +192,15 @@ def test_an_image_inline(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("path", "file"), [("/v1/sessions", "image"), ("/v1/videos", "input_reference")])
 def test_a_request_can_be_repeated_with_its_key(http: httpx.Client, path: str, file: str) -> None:
-    def asked(key: str) -> httpx.Response:
+    def asked(key: str, prompt: str = "A harbour.", image: bytes = PICTURE) -> httpx.Response:
         headers = {"Idempotency-Key": key}
-        return http.post(path, data={"prompt": "A harbour."}, files={file: picture()}, headers=headers)
+        return http.post(path, data={"prompt": prompt}, files={file: image}, headers=headers)
 
-    first, repeated, other = asked("one"), asked("one"), asked("another")
-    assert first.json()["id"] == repeated.json()["id"] != other.json()["id"]
+    first, repeated = asked("one"), asked("one")
+    others = [asked("another"), asked("one", "A corridor."), asked("one", image=picture(64))]
+    assert first.json()["id"] == repeated.json()["id"]
+    assert len({answer.json()["id"] for answer in (first, *others)}) == 4, "its key is of this request alone"
+    assert asked("one", image=b"torn").status_code == 422
     assert repeated.status_code == first.status_code
     assert asked("x" * 256).status_code == 422
 

@@ -63,12 +63,12 @@ def preset() -> Preset:
 
 
 @cache
-def picture() -> bytes:
-    """A PNG to start from."""
+def picture(level: int = 90) -> bytes:
+    """A PNG to start from, of one grey."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(flat_frames([90])[0]).save(buffer, "PNG")
+    Image.fromarray(flat_frames([level])[0]).save(buffer, "PNG")
     return buffer.getvalue()
 
 
