@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from actors.role import Role, answering, current
 from gamecraft_core.base.errors import Poisoned
-from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt
+from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt, StartPayload
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.timeline.frames import latent_frames
 
@@ -46,6 +46,7 @@ class DecodeActor(Role):
 
         preset = localised(self._preset, self._options, "weights.vae")
         self._codec = models.vae_codec(preset, models.prepare(preset, self._threads))
+        self._painter = models.painter(preset, self._codec)
         video = self._preset.video
         frames = latent_frames(video.chunk_frames, "884")
         shape = (self._preset.vae.latent_channels, frames, video.height // 8, video.width // 8)
@@ -75,17 +76,19 @@ class DecodeActor(Role):
 
         if self._preview is None:
             return None
-        frames = self._preview.frames(latents)
+        frames = self._preview.frames(self._painter.newest(latents))
         return strip(frames), len(frames)
 
     @answering
-    def run(self, order: DecodeOrder, latents: FloatArray) -> tuple[Receipt, Fragment]:
+    def run(
+        self, order: DecodeOrder, latents: FloatArray, start: StartPayload | None = None
+    ) -> tuple[Receipt, Fragment]:
         self.admit()
         with self._turn:
             started = time.time()
-            frames = self._codec.decode(latents)
+            frames = self._painter.frames(order, latents, start)
             decoded = time.time()
-        if self._preset.video.refuse_constant and is_constant(frames):
+        if self._preset.video.refuse_constant and len(frames) and is_constant(frames):
             raise Poisoned(
                 f"chunk {order.index}: every frame is of one colour",
                 remedy="check the weights, or set video.refuse_constant=false if such pictures are wanted",
@@ -101,7 +104,9 @@ class DecodeActor(Role):
     def _encode(frames: npt.NDArray[np.uint8], order: DecodeOrder) -> Fragment:
         from gamecraft_core.media.fragment import encode_fragment
 
-        return encode_fragment(frames, index=order.index, start_frame=order.start_frame, fps=order.fps)
+        if not order.frames:
+            return Fragment(b"", 0, 0)
+        return encode_fragment(frames, index=order.place, start_frame=order.start_frame, fps=order.fps)
 
 
 def is_constant(frames: npt.NDArray[np.uint8]) -> bool:

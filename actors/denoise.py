@@ -16,7 +16,8 @@ import numpy as np
 
 from actors.role import Role, answering, called, current
 from gamecraft_core.base.errors import Poisoned
-from gamecraft_core.base.messages import DenoiseOrder, FloatArray, Receipt, TextPayload, TextStates
+from gamecraft_core.base.family import family_of
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, Receipt, StartPayload, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import ActionControl
 from gamecraft_core.parallel.collective import Collective
@@ -90,8 +91,11 @@ class DenoiseRank(Role):
             width=video.width,
             chunk_frames=video.chunk_frames,
         )
-        history = np.zeros((config.vae.latent_channels, 1, video.height // 8, video.width // 8), np.float32)
-        self._denoiser.denoise(order, TextPayload(nothing, nothing), history)
+        family = family_of(config.family)
+        latents = np.zeros((config.vae.latent_channels, 1, video.height // 8, video.width // 8), np.float32)
+        start = StartPayload(latents, np.zeros((1, config.dit.image_dim), np.float32)) if family.keeps_start else None
+        history = None if start or "none" in family.starts else latents
+        self._denoiser.denoise(order, TextPayload(nothing, nothing), history, start)
         return self.ping()
 
     def roll_call(self) -> tuple[int, ...]:
@@ -102,9 +106,19 @@ class DenoiseRank(Role):
         return tuple(int(each) for each in self._collective.all_gather(mine))
 
     @answering
-    def run(self, order: DenoiseOrder, text: TextPayload, history: FloatArray) -> tuple[Receipt, FloatArray | None]:
-        """Rank 0 returns the chunk's new latents, every other rank None."""
+    def run(
+        self,
+        order: DenoiseOrder,
+        text: TextPayload,
+        history: FloatArray | StartPayload | None,
+        start: StartPayload | None = None,
+    ) -> tuple[Receipt, FloatArray | None]:
+        """Rank 0 returns what the next chunk continues from, every other rank None.
+
+        ``history`` is that of the chunk before, or the start's payload; None where a session begins from nothing.
+        """
         span = current()
+        past = None if isinstance(history, StartPayload) else history
 
         def on_step(step: int, _: object) -> None:
             self._step = (order.session_id, order.index, step, order.steps)
@@ -113,7 +127,7 @@ class DenoiseRank(Role):
             self.moved(f"{called(order)}: step {step} of {order.steps}")
 
         def work() -> tuple[FloatArray | None, dict[str, Any]]:
-            latents = self._denoiser.denoise(order, text, history, on_step=on_step)
+            latents = self._denoiser.denoise(order, text, past, start, on_step=on_step)
             if self._rank:
                 return None, {}
             if not np.isfinite(latents).all():

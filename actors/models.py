@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from typing import Any
 
 import torch
 
 from gamecraft_core.attention.hybrid import check_hybrid, hybrid_attention
 from gamecraft_core.attention.kernel import pick_kernel
 from gamecraft_core.attention.ulysses import JointAttention
+from gamecraft_core.base.family import family_of, load
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.dit.offload import offload
-from gamecraft_core.families.gamecraft import GameCraft, GameCraftDenoiser, build_model
+from gamecraft_core.dit.trunk import Trunk
+from gamecraft_core.families.denoiser import Denoiser as OneDenoiser
 from gamecraft_core.families.guidance_split import GuidanceSplit
+from gamecraft_core.families.paint import Painter
+from gamecraft_core.families.start import Starter
 from gamecraft_core.parallel.collective import Collective
 from gamecraft_core.parallel.layout import SOLO, Layout, halve
 from gamecraft_core.text.encoders import TextEncoder
@@ -22,8 +27,7 @@ from gamecraft_core.vae.model import CausalVae
 from gamecraft_core.weights.loader import load_dit, load_vae
 
 #: What denoises on a rank: the whole of a chunk's branches, or one of them in each half of the group.
-Denoiser = GameCraftDenoiser | GuidanceSplit
-
+Denoiser = OneDenoiser[Any] | GuidanceSplit
 
 #: Parameters of glibc's mallopt, and the size below which memory stays with the process.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -58,7 +62,8 @@ def denoiser(preset: Preset, device: torch.device, collective: Collective, layou
     kernel = pick_kernel(preset.runtime.attention, device, getattr(torch, preset.runtime.dtype))
     if layout.ring_degree > 1:
         check_hybrid(kernel, layout, preset.dit.num_heads, device)
-    model = _dit(preset, device)
+    family: type[OneDenoiser[Any]] = load(family_of(preset.family).denoiser)
+    model = _dit(preset, family, device)
 
     def attend(over: Collective) -> JointAttention:
         if layout.ring_degree == 1:
@@ -66,17 +71,17 @@ def denoiser(preset: Preset, device: torch.device, collective: Collective, layou
         return hybrid_attention(kernel, over, layout, preset.dit.num_heads, device)
 
     if not layout.split_guidance:
-        return GameCraftDenoiser(preset, model, collective, attend=attend(collective))
+        return family(preset, model, collective, attend=attend(collective))
     halves = halve()
     return GuidanceSplit(
-        whole=GameCraftDenoiser(preset, model, collective),
-        halves=GameCraftDenoiser(preset, model, halves.own, attend=attend(halves.own), across=halves.across),
+        whole=family(preset, model, collective),
+        halves=family(preset, model, halves.own, attend=attend(halves.own), across=halves.across),
     )
 
 
-def _dit(preset: Preset, device: torch.device) -> GameCraft:
+def _dit(preset: Preset, family: type[OneDenoiser[Any]], device: torch.device) -> Trunk:
     """The transformer with its weights on ``device``, or the part of them that its preset keeps there."""
-    model = build_model(preset, "meta", getattr(torch, preset.runtime.dtype))
+    model: Trunk = family.build_model(preset, "meta", getattr(torch, preset.runtime.dtype))
     if preset.runtime.offload == "none":
         load_dit(preset, model, device)
     else:
@@ -100,3 +105,15 @@ def vae_codec(preset: Preset, device: torch.device) -> VaeCodec:
 
 def text_encoder(preset: Preset, device: torch.device) -> TextEncoder:
     return TextEncoder(preset, device)
+
+
+def starter(preset: Preset, device: torch.device) -> Starter:
+    """What makes a start's payload of its pixels."""
+    made: Starter = load(family_of(preset.family).starter)(preset, vae_codec(preset, device), device)
+    return made
+
+
+def painter(preset: Preset, codec: VaeCodec) -> Painter:
+    """What makes a chunk's pixels of its payload."""
+    made: Painter = load(family_of(preset.family).painter)(preset, codec)
+    return made

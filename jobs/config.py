@@ -30,7 +30,7 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 FLEETS = PRESETS / "fleets"
 
 #: Preset keys that may name a file beside the preset's own.
-PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"))
+PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"), ("vision", "path"))
 _BUILT_IN = "presets:"
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -39,11 +39,29 @@ class TextPayload:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """Payload of the decode stage: one chunk as a self-contained fragmented MP4 (init segment + one media segment)."""
+    """Payload of the decode stage: one chunk as a self-contained fragmented MP4 (init segment + one media segment).
+
+    Of a chunk that settles no pixels it is empty.
+    """
 
     data: bytes
     init_bytes: int
     frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartPayload:
+    """Payload of the encode stage in a family that comes back to its start at every chunk.
+
+    ``latents`` [16, 1, h, w] of the image, and what an image encoder says of it, ``image`` [tokens, image width].
+    """
+
+    latents: FloatArray
+    image: FloatArray
+
+    @property
+    def nbytes(self) -> int:
+        return self.latents.nbytes + self.image.nbytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +92,12 @@ class EncodeOrder(Traced):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenoiseOrder(Traced):
-    """Denoise chunk ``index``: its payload is the chunk's new latents only, [16, T_new, h, w].
+    """Denoise chunk ``index``: its payload is what the next chunk continues from, [16, T, h, w].
 
-    ``control`` is None in a family that takes none; ``embedded_guidance`` is for models that are told their guidance.
+    That is the chunk's new latents only, or in a family whose chunks look further back those before them, too.
+
+    ``control`` is None in a family that takes none; ``chunks`` is how many the session has, of an open one so far. For
+    ``embedded_guidance`` and ``tea_cache`` see SessionSpec.
     """
 
     session_id: str
@@ -89,19 +110,26 @@ class DenoiseOrder(Traced):
     height: int
     width: int
     chunk_frames: int
+    chunks: int = 1
     embedded_guidance: float = 6.0
     guidance_rescale: float = 0.0
     flow_reverse: bool = True
+    tea_cache: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOrder(Traced):
-    """Decode a chunk's latents to pixels and encode them, as frames ``start_frame``.. of the session's video."""
+    """Decode a chunk's latents to pixels and encode those that it settles, ``frames`` from ``start_frame`` on.
+
+    ``place`` is the fragment's in time, ``chunks`` how many the session has.
+    """
 
     session_id: str
     index: int
     start_frame: int
     frames: int
+    place: int = 0
+    chunks: int = 1
     height: int
     width: int
     fps: int

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gamecraft_core.base.family import family_of
+from gamecraft_core.base.spec import Layout
 
 
 class Strict(BaseModel):
@@ -36,6 +39,8 @@ class DitConfig(Strict):
     camera_down_coef: int = 8
     #: The model is told its guidance: one pass does what guidance took two for.
     guidance_embed: bool = False
+    #: Width of the image encoder's states that the model is given beside the prompt; 0: it is given none.
+    image_dim: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _heads_fit(self) -> DitConfig:
@@ -83,6 +88,22 @@ class TextConfig(Strict):
     skip_layers: int = 2
 
 
+class VisionConfig(Strict):
+    """Where the image encoder lives, for families that are told what an image shows: a folder of SigLIP's layout.
+
+    ``random``: of these sizes, with seeded weights, for tests and demos.
+    """
+
+    path: str | None = None
+    random: dict[str, int | float | str] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> VisionConfig:
+        if (self.path is None) == (self.random is None):
+            raise ValueError("vision needs either path (a folder) or random (an encoder's sizes)")
+        return self
+
+
 class WeightsConfig(Strict):
     """``random``: seeded draws, for tests and demos; ``files``: the published or our own layout at ``dit``/``vae``."""
 
@@ -104,12 +125,16 @@ class SamplingConfig(Strict):
     steps: int = Field(ge=1, le=1000)
     guidance: float = Field(ge=1.0, le=30.0)
     shift: float = Field(gt=0.0, le=100.0)
+    #: ``tokens``: a row that gives no shift takes FramePack's for its size (see ``timeline/schedule.py``).
+    shift_rule: Literal["fixed", "tokens"] = "fixed"
     #: For models with ``dit.guidance_embed``; ``guidance`` above 1 comes on top, at the cost of a second pass.
     embedded_guidance: float = Field(default=6.0, ge=0.0, le=100.0)
     #: How far guidance's result is brought back to the spread of the conditional prediction.
     guidance_rescale: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Off only to try the published switch: no released model is meant to run so.
     flow_reverse: bool = True
+    #: Approximate (see ``dit/tea_cache.py``): blocks run again when the input has changed by so much; 0: at every step.
+    tea_cache: float = Field(default=0.0, ge=0.0, le=10.0)
     negative_prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
@@ -120,7 +145,13 @@ class VideoConfig(Strict):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     fps: int = Field(default=25, ge=1, le=120)
+    #: New frames a chunk. Of a family that makes a whole video at once, all of them; of FramePack, 4 a latent frame.
     chunk_frames: int = 33
+    #: Chunks of a session that does not say how long it is to be, where chunks take no actions.
+    chunks: int = Field(default=1, ge=1)
+    layout: Layout = "tiled"
+    #: Where a row gives no size, that of FramePack's buckets of this resolution which is nearest to the image's shape.
+    bucket: int | None = Field(default=None, gt=0, multiple_of=16)
     max_pixels: int = Field(default=2_200_000, gt=0)
     #: A chunk in which every frame is of one colour fails its session: a model that works does not make it.
     refuse_constant: bool = True
@@ -171,7 +202,8 @@ class Preset(Strict):
     """One named configuration; see the files in ``jobs/presets``."""
 
     name: str
-    family: Literal["gamecraft", "hunyuan_video"]
+    #: One of ``base/family.py``, or MODULE:NAME of a Family of your own.
+    family: str
     description: str = ""
     dit: DitConfig
     vae: VaeConfig
@@ -180,4 +212,10 @@ class Preset(Strict):
     sampling: SamplingConfig
     video: VideoConfig
     control: ControlConfig = ControlConfig()
+    vision: VisionConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return family_of(name).name

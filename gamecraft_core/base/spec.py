@@ -56,14 +56,29 @@ class PoseControl:
         return {"poses": self.path}
 
 
-Control = ActionControl | MotionControl | PoseControl
+@dataclass(frozen=True, slots=True)
+class NoControl:
+    """What a chunk of a family without a camera is asked: to be made."""
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+Control = ActionControl | MotionControl | PoseControl | NoControl
+
+#: What a session begins from: nothing but its prompt, an image, or a video whose last frames are its history.
+StartKind = Literal["none", "image", "video"]
+
+#: How chunks lie in time. ``tiled``: end to end. The others overlap, and pixels change until the next chunk has
+#: settled them: ``forward`` from the beginning on, ``inverted`` from the end back. See ``timeline/spans.py``.
+Layout = Literal["tiled", "forward", "inverted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the session begins from: ``uri`` of an image, or of a video whose last frames are the history."""
+    """What the session begins from; ``uri`` is "" for a start of kind "none"."""
 
-    kind: Literal["image", "video"]
+    kind: StartKind
     uri: str
 
 
@@ -71,7 +86,9 @@ class Start:
 class SessionSpec:
     """One continuing video: start, prompt, controls and every setting resolved (nothing left to a default).
 
-    ``open``: more controls may come while it is under way, and somebody says when it is finished.
+    There is a chunk for each of ``controls``. ``open``: more may come while it is under way, and somebody says when it
+    is finished. ``embedded_guidance`` is for models that are told it; ``tea_cache`` is the change of the input from
+    which on the blocks run again, 0 where they run at every step.
     """
 
     session_id: str
@@ -88,6 +105,11 @@ class SessionSpec:
     width: int
     chunk_frames: int = 33
     fps: int = 25
+    layout: Layout = "tiled"
+    embedded_guidance: float = 6.0
+    guidance_rescale: float = 0.0
+    flow_reverse: bool = True
+    tea_cache: float = 0.0
     tenant: str = "default"
     priority: Priority = "batch"
     row: int = 0
@@ -99,5 +121,5 @@ class SessionSpec:
 
     @property
     def num_frames(self) -> int:
-        """Pixel frames in the finished video; the start image or clip is not part of it."""
-        return self.chunk_frames * len(self.controls)
+        """Pixel frames in the finished video. The start is part of it where chunks overlap: it is one frame more."""
+        return self.chunk_frames * len(self.controls) + (self.layout != "tiled")

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gamecraft_core.attention.kernel import pick_kernel
 from gamecraft_core.attention.ulysses import JointAttention
-from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload, TextStates
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, StartPayload, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.dit.condition import ConditionTable, ConditionTables, table_key
 from gamecraft_core.dit.embed import patchify, unpatchify
@@ -80,20 +81,23 @@ class Denoiser(ABC, Generic[Model]):
         self,
         order: DenoiseOrder,
         text: TextPayload,
-        history: FloatArray,
+        history: FloatArray | None,
+        start: StartPayload | None = None,
         *,
         on_step: OnStep | None = None,
         noise: FloatArray | None = None,
     ) -> FloatArray:
-        """New latents [16, T_new, h, w] after ``history`` [16, T_history, h, w].
+        """New latents [16, T_new, h, w] after ``history`` [16, T_history, h, w], or after nothing.
 
         Every rank of the group calls with the same arguments and gets the same result. ``noise`` [16, T_new, h, w]
         replaces the draw from the order's seed.
         """
-        past, (new, height, width) = self._planned(order, history.shape[1])
+        past, (new, height, width) = self._planned(order, 0 if history is None else history.shape[1])
         shape = (self._config.out_channels, new, height, width)
         if noise is None:
             noise = draw(order.seed, order.index, "start_noise", shape)
+        if history is None:
+            history = np.zeros((shape[0], 0, height, width), np.float32)
         if noise.shape != shape or history.shape != (shape[0], past, height, width):
             raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape} after {past}")
         stream = self.stream((past + new, height, width), keep_frames=past)
@@ -102,8 +106,8 @@ class Denoiser(ABC, Generic[Model]):
         timesteps = tuple(map(float, schedule.timesteps))
         branches = self.branches(order, text, stream, timesteps, only=None if across is None else across.rank)
         reused = cached_steps(order.steps) if self._step_cache else frozenset()
-        start = self._tensor(noise)
-        tokens_at = self._patches(self._tensor(history), torch.zeros_like(start), stream)
+        noisy = self._tensor(noise)
+        tokens_at = self._patches(self._tensor(history), torch.zeros_like(noisy), stream)
 
         def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
             tokens = None if step in reused else tokens_at(latents)
@@ -112,9 +116,14 @@ class Denoiser(ABC, Generic[Model]):
                 velocities = list(across.all_gather(velocities[0][None]))
             return combine([each[:, past:] for each in velocities], order.guidance, order.guidance_rescale)
 
-        latents = denoise(start, schedule, predict, on_step)
+        latents = denoise(noisy, schedule, predict, on_step)
         result: FloatArray = latents.cpu().numpy()
         return result
+
+    @staticmethod
+    @abstractmethod
+    def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) -> Model:
+        """A model whose weights are still to be filled: on ``meta`` without storage, elsewhere undefined."""
 
     @abstractmethod
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:

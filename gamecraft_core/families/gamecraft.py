@@ -72,6 +72,8 @@ class ChunkTokens:
 class GameCraftDenoiser(Denoiser[GameCraft]):
     """Chunks under a camera, each after an image or the latents of the chunk before."""
 
+    build_model = staticmethod(build_model)
+
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
         plan = plan_chunk(order.index, order.chunk_frames, history)
         size = (plan.new_latents, order.height // SPATIAL_RATIO, order.width // SPATIAL_RATIO)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, StartPayload, TextPayload
 from gamecraft_core.families.denoiser import Denoiser
 from gamecraft_core.sampling.denoise import OnStep
 from gamecraft_core.sampling.guidance import is_guided
@@ -24,11 +24,12 @@ class GuidanceSplit:
         self,
         order: DenoiseOrder,
         text: TextPayload,
-        history: FloatArray,
+        history: FloatArray | None,
+        start: StartPayload | None = None,
         *,
         on_step: OnStep | None = None,
         noise: FloatArray | None = None,
     ) -> FloatArray:
         """As ``Denoiser.denoise``: same arguments on every rank of the whole group, same result."""
         runner = self.halves if is_guided(order.guidance) else self.whole
-        return runner.denoise(order, text, history, on_step=on_step, noise=noise)
+        return runner.denoise(order, text, history, start, on_step=on_step, noise=noise)

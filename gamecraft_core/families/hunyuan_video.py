@@ -38,6 +38,8 @@ def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) 
 class HunyuanVideoDenoiser(Denoiser[HunyuanVideo]):
     """Whole videos from noise: ``chunk_frames`` are all of a video's, and the history has none."""
 
+    build_model = staticmethod(build_model)
+
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
         return 0, plan_video(order.chunk_frames, order.height, order.width).latent_shape
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.spec import ActionControl, Control, MotionControl, PoseControl
+from gamecraft_core.base.spec import ActionControl, Control, MotionControl, NoControl, PoseControl
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
@@ -66,6 +66,8 @@ def control_rows(control: Control, chunk_frames: int) -> DoubleArray:
         return action_rows(control.action, control.speed, chunk_frames)
     if isinstance(control, MotionControl):
         return motion_rows(control, chunk_frames)
+    if isinstance(control, NoControl):
+        raise ValueError("a chunk without a camera has no pose rows")
     if len(control.rows) < chunk_frames:
         raise BadInput(
             f"{control.path} has {len(control.rows)} pose rows",
@@ -95,11 +97,14 @@ def session_camera(
     """Camera of every pixel frame: camera-to-world [N, 3, 4] relative to the session's first, intrinsics [N, 4].
 
     A chunk's first pose sits where the motion of the chunk before it ends, one step after that chunk's last frame.
+    Chunks without a camera have no entries.
     """
     origin = np.eye(4)
     poses: list[DoubleArray] = []
     lenses: list[FloatArray] = []
     for control in controls:
+        if isinstance(control, NoControl):
+            continue
         rows = control_rows(control, chunk_frames)
         path = _relative(rows)
         if len(path) == chunk_frames:  # The path says nothing beyond its last frame: go on as in the last step.
@@ -113,10 +118,14 @@ def session_camera(
 
 
 def keys_and_mouse(controls: Sequence[Control], chunk_frames: int) -> tuple[list[list[str]], FloatArray]:
-    """Per pixel frame: the keys held, and the mouse [N, 2] in degrees a frame (right +, up +); none for pose paths."""
+    """Per pixel frame: the keys held, and the mouse [N, 2] in degrees a frame (right +, up +); none for pose paths.
+
+    Chunks without a camera have no entries.
+    """
     keys: list[list[str]] = []
-    mouse = np.zeros((len(controls) * chunk_frames, 2), np.float32)
-    for index, control in enumerate(controls):
+    cameras = [control for control in controls if not isinstance(control, NoControl)]
+    mouse = np.zeros((len(cameras) * chunk_frames, 2), np.float32)
+    for index, control in enumerate(cameras):
         if isinstance(control, PoseControl):
             keys.extend([] for _ in range(chunk_frames))
             continue

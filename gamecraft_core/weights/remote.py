@@ -17,6 +17,7 @@ _PLACES: dict[str, Pick] = {
     "weights.vae": pick_vae,
     "text.llm": pick_text,
     "text.clip": pick_text,
+    "vision.path": pick_text,
 }
 
 
@@ -25,9 +26,9 @@ def localised(preset: Preset, options: Mapping[str, Any], *fields: str) -> Prese
     for field in fields or _PLACES:
         group, key = field.split(".")
         section = getattr(preset, group)
-        uri = getattr(section, key)
-        read = group == "text" or preset.weights.kind == "files"
-        if read and str(uri).startswith("s3://"):
+        uri = str(getattr(section, key, ""))
+        read = group in ("text", "vision") or preset.weights.kind == "files"
+        if read and uri.startswith("s3://"):
             path = str(fetched(uri, field, _PLACES[field], options))
             preset = preset.model_copy(update={group: section.model_copy(update={key: path})})
     return preset
