@@ -6,7 +6,7 @@ default and every file it names was there. The manifest and ``jobs.generate`` co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any, Literal, cast
@@ -170,11 +170,7 @@ class RowReader:
             return "", Start("none", "")
         kind = given[0] if given else "image"
         if len(given) != 1 or kind not in family.starts:
-            allowed = [each for each in family.starts if each != "none"]
-            what = "none is given" if not given else f"{' and '.join(given)} {'are' if given[1:] else 'is'} given"
-            remedy = f"give {'exactly one of them' if allowed[1:] else allowed[0]}" if allowed else "leave it out"
-            begins = f"from {' or '.join(allowed)}" if allowed else "from its prompt alone"
-            fields.refuse(kind, f"a session of this preset starts {begins}, and {what}", remedy)
+            fields.refuse(kind, *_wrong_start(given, [each for each in family.starts if each != "none"]))
             return "", Start(kind, "")
         noted = len(fields.problems)
         path = fields.text(kind, "", max_length=4096)
@@ -187,6 +183,20 @@ class RowReader:
             except BadInput as error:
                 fields.caught(error, kind)
         return path, Start(kind, uri)
+
+
+def _wrong_start(given: Sequence[str], allowed: Sequence[str]) -> tuple[str, str]:
+    """Reason and remedy where a session cannot begin from what is ``given``."""
+    if len(given) == 2:
+        what = "both are given"
+    elif given:
+        what = f"a{'n' * (given[0] == 'image')} {given[0]} is given"
+    else:
+        what = "neither is given" if allowed[1:] else "none is given"
+    if not allowed:
+        return f"a session of this preset starts from its prompt alone, and {what}", "leave it out"
+    remedy = "give exactly one of them" if allowed[1:] else f"give one {allowed[0]}"
+    return f"a session starts from an {' or a '.join(allowed)}, and {what}", remedy
 
 
 def refused(row: int, session_id: str, *problems: tuple[str, str, str]) -> RowErrors:
