@@ -29,9 +29,10 @@ from gamecraft_core.dit.tea_cache import TeaCache
 from gamecraft_core.dit.trunk import Observer, Trunk, unobserved
 from gamecraft_core.parallel.collective import Collective
 from gamecraft_core.parallel.shard import Shard, pad_rows
-from gamecraft_core.sampling.denoise import OnStep, Predict, denoise
+from gamecraft_core.sampling.denoise import OnStep, denoise
 from gamecraft_core.sampling.guidance import combine, embedded, is_guided
 from gamecraft_core.sampling.noise import draw
+from gamecraft_core.sampling.solvers import Solver, euler_steps
 from gamecraft_core.timeline.schedule import Schedule, cached_steps, make_schedule
 
 Model = TypeVar("Model", bound=Trunk)
@@ -108,8 +109,8 @@ class Denoiser(ABC, Generic[Model]):
             history = np.zeros((shape[0], 0, height, width), np.float32)
         if noise.shape != shape or history.shape != (shape[0], past, height, width):
             raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape} after {past}")
-        schedule = make_schedule(order.steps, order.shift, reverse=order.flow_reverse)
-        timesteps = self._told(schedule)
+        schedule = self._schedule(order)
+        timesteps = tuple(map(float, schedule.timesteps))
         across = self._across if is_guided(order.guidance) else None
         noisy = self._tensor(noise)
         stream, tokens_at = self._laid_out(order, history, start, torch.zeros_like(noisy))
@@ -122,12 +123,12 @@ class Denoiser(ABC, Generic[Model]):
 
         def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
             tokens = None if step in reused else tokens_at(latents)
-            velocities = [self.velocity(tokens, branch, timesteps[step], stream) for branch in branches]
+            velocities = [self.velocity(tokens, branch, timestep, stream) for branch in branches]
             if across is not None:
                 velocities = list(across.all_gather(velocities[0][None]))
             return combine([each[:, -new:] for each in velocities], order.guidance, order.guidance_rescale)
 
-        latents = self._carried(noisy, schedule, predict, on_step)
+        latents = denoise(noisy, schedule, predict, on_step, self._solver(schedule))
         return self._payload(order, history, start, latents.cpu().numpy())
 
     @staticmethod
@@ -154,9 +155,12 @@ class Denoiser(ABC, Generic[Model]):
         told = embedded(order.embedded_guidance, self.model.dtype) if self._config.guidance_embed else None
         return [self._branch(states, timesteps=timesteps, guidance=told) for states, _ in prompts(order, text, only)]
 
-    def _told(self, schedule: Schedule) -> tuple[float, ...]:
-        """The timestep that the model is told at every step."""
-        return tuple(map(float, schedule.timesteps))
+    def _schedule(self, order: DenoiseOrder) -> Schedule:
+        return make_schedule(order.steps, order.shift, reverse=order.flow_reverse)
+
+    def _solver(self, schedule: Schedule) -> Solver:
+        """What takes the steps of one denoise."""
+        return euler_steps(schedule)
 
     def _laid_out(
         self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, blank: Tensor
@@ -174,10 +178,6 @@ class Denoiser(ABC, Generic[Model]):
     def _sight(self, start: StartPayload | None) -> Tensor | None:
         """Tokens [tokens, hidden] of what the start shows, in families whose model is given any."""
         return None
-
-    def _carried(self, noisy: Tensor, schedule: Schedule, predict: Predict, on_step: OnStep | None) -> Tensor:
-        """The latents after all steps."""
-        return denoise(noisy, schedule, predict, on_step)
 
     def _payload(
         self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, latents: FloatArray

@@ -21,6 +21,9 @@ from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.dit.trunk import Trunk
 from gamecraft_core.families.denoiser import Denoiser, TokensAt, unfilled
 from gamecraft_core.parallel.shard import pad_rows
+from gamecraft_core.sampling.denoise import told_in
+from gamecraft_core.sampling.solvers import Solver
+from gamecraft_core.sampling.unipc import UniPc
 from gamecraft_core.timeline.frames import SPATIAL_RATIO
 from gamecraft_core.timeline.schedule import Schedule
 from gamecraft_core.timeline.sections import carried, carry, clean_inputs, window_of
@@ -81,9 +84,12 @@ class FramePackDenoiser(Denoiser[FramePack]):
         size = (window, order.height // SPATIAL_RATIO, order.width // SPATIAL_RATIO)
         return carried(window) if order.index else 0, size
 
-    def _told(self, schedule: Schedule) -> tuple[float, ...]:
-        """Rounded to the model's type, as the published code rounds them: in bfloat16 1000, 996, 988, ..."""
-        return tuple(torch.from_numpy(schedule.timesteps).to(self.model.dtype).tolist())
+    def _schedule(self, order: DenoiseOrder) -> Schedule:
+        """Timesteps are rounded to the model's type, as the published code rounds them: 1000, 996, 988, ..."""
+        return told_in(self.model.dtype, super()._schedule(order))
+
+    def _solver(self, schedule: Schedule) -> Solver:
+        return UniPc(schedule.sigmas)
 
     def _laid_out(
         self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, blank: Tensor
