@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,11 +18,9 @@ from gamecraft_core.timeline.frames import SPATIAL_RATIO
 from gamecraft_core.timeline.schedule import shift_of_tokens
 from gamecraft_core.timeline.sections import carry, clean_inputs, section_count, video_tokens
 from gamecraft_core.timeline.spans import span
-from gamecraft_core.vae.codec import VaeCodec
-from tests.parity.cases.framepack.models import beside, config, denoiser, settings
+from tests.parity.cases.framepack.models import beside, config, denoiser, settings, sight_encoder, vae_codec
 from tests.parity.cases.framepack.tables import LAYOUTS, Video, section_places
 from tests.parity.cases.hunyuan import text
-from tests.parity.cases.hunyuan.models import vae
 from tests.parity.check import Case, Check
 from tests.parity.golden import Folder, Golden
 
@@ -72,7 +69,8 @@ class Run:
 
     @property
     def start(self) -> FloatArray:
-        return _array(self.file.given(f"{self.name}.history_latents")[0, :, :1])
+        start: FloatArray = self.file.given(f"{self.name}.history_latents")[0, :, :1].numpy()
+        return start
 
     def stored(self, index: int, part: str) -> Tensor:
         return self.file.given(f"{self.name}.sec{index}.{part}")[0]
@@ -102,41 +100,28 @@ class Run:
     @cache  # noqa: B019 - as long as the goldens are open
     def payloads(self) -> list[FloatArray]:
         runner, made = denoiser(self.folder, self.layout), list[FloatArray]()
-        start, prompts = conditioning(self.folder)
-        np.testing.assert_array_equal(start.latents, self.start)
+        sight, prompts = shown_and_said(self.folder)
+        start = StartPayload(self.start, sight)
         for index in range(self.sections):
-            noise = _array(self.stored(index, "noise"))
-            history = made[-1] if made else None
+            noise, history = self.stored(index, "noise").numpy(), made[-1] if made else None
             made.append(runner.denoise(self.order(index), prompts, history, start, noise=noise))
         return made
 
     def painter(self) -> SectionPainter:
         chosen = settings(self.folder, self.layout)
         video = chosen.video.model_copy(update={"chunk_frames": 4 * self.window})
-        return SectionPainter(chosen.model_copy(update={"video": video}), codec(self.folder))
-
-
-def _array(values: Tensor) -> FloatArray:
-    return values.numpy()
+        return SectionPainter(chosen.model_copy(update={"video": video}), vae_codec(self.folder))
 
 
 @cache
-def conditioning(folder: Folder) -> tuple[StartPayload, TextPayload]:
-    """What the runs were given: stored start and sight, and the prompt's states, made of the stored ids."""
-    stored, texts = folder.golden("conditioning"), beside(folder)
+def shown_and_said(folder: Folder) -> tuple[FloatArray, TextPayload]:
+    """What the image shows and what the prompt says, made of the stored image and ids."""
+    stored, models = folder.golden("conditioning"), beside(folder)
     ids, mask, words = (stored.given(name)[0] for name in ("llm_input_ids", "llm_attention_mask", "clip_input_ids"))
-    states, real = text.encoded(texts, ids, mask, config(texts)["text"]["crop_start"]["video"])
-    prompt = TextStates(_array(states[: int(real.sum())]), _array(text.pooled(texts, words)))
-    start, sight = (_array(stored.given(name)[0]) for name in ("start_latent", "siglip_last_hidden_state"))
-    return StartPayload(start, sight), TextPayload(prompt)
-
-
-@cache
-def codec(folder: Folder) -> VaeCodec:
-    """Tiled in time alone."""
-    model = vae(beside(folder))
-    model.tiling = dataclasses.replace(model.tiling, space=False)
-    return VaeCodec(settings(folder), model, "cpu")
+    real = stored.shape("llama_vec")[1]
+    states, _ = text.encoded(models, ids, mask, int(mask.sum()) - real)
+    prompt = TextStates(states[:real].numpy(), text.pooled(models, words).numpy())
+    return sight_encoder(folder).states(stored.given("cropped_uint8").numpy()), TextPayload(prompt)
 
 
 def _table(run: Run, check: Check) -> None:
@@ -185,7 +170,7 @@ def _pixels(run: Run, check: Check) -> None:
     if name in run.file:
         alone = run.layout == "inverted" and run.sections > 1
         first = painter.newest(payloads[0])
-        whole = codec(run.folder).pixels(first if alone else np.concatenate([run.start, first], axis=1))
+        whole = vae_codec(run.folder).pixels(first if alone else np.concatenate([run.start, first], axis=1))
         stored = run.file.shape(name)[2]
         step = next(step for step in _STEPS if len(range(0, whole.shape[1], step)) == stored)
         check.tensor(run.file, name, whole[None, :, ::step], PIXEL_ATOL)

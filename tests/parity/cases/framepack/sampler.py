@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gamecraft_core.dit.tea_cache import POLYNOMIAL, TeaCache
+from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.sampling.denoise import denoise, told_in
 from gamecraft_core.sampling.guidance import combine, embedded
 from gamecraft_core.sampling.unipc import UniPc, Variant, update
@@ -22,10 +24,10 @@ from tests.parity.cases.hunyuan.dit import trimmed
 from tests.parity.check import Case, Check
 from tests.parity.golden import Folder, Golden
 
-SIGMA_ATOL, TIMESTEP_ATOL, TOY_ATOL, CALL_ATOL = 2e-7, 2e-4, 2e-6, 5e-4
+SIGMA_ATOL, TIMESTEP_ATOL, TOY_ATOL, CALL_ATOL, TEA_ATOL = 2e-7, 2e-4, 2e-6, 5e-4, 2e-3
 #: Names of tensors that need no comparison.
 INPUTS = r"sample_inputs\.\w+|\w+\.(?:noise|initial_latent|x_init|latent_indices)"
-_TOY, _CALL = "toy", "sample_"
+_TOY, _CALL, _TEA = "toy", "sample_", "teacache"
 _FLOAT32 = 2.0**-23
 
 
@@ -109,6 +111,8 @@ def cases(folder: Folder, file: Golden) -> Iterator[Case]:
             yield Case(name, partial(_toy, folder, file, name))
         elif f"{name}.denoised" in file:
             yield Case(name, partial(_call, folder, file, name))
+        elif name == _TEA:
+            yield Case(name, partial(_tea, folder, file, name))
 
 
 @dataclass
@@ -150,50 +154,77 @@ def _call(folder: Folder, file: Golden, name: str, check: Check) -> None:
     """A whole call: guided or not, of a fixed shift or the rule's, from noise or from latents partly noised."""
     calls = config(folder)["sample_calls"]
     described = calls["common"] | calls[name.removeprefix(_CALL)]
-    noise, scale = file.given(f"{name}.noise")[0], described.get("real_guidance_scale", 1.0)
-    frames, height, width = noise.shape[1:]
-    shift = described.get("shift") or shift_of_tokens(frames * height * width // 4)
-    schedule = make_schedule(described["steps"], shift, by_odds=True)
+    noise, schedule = file.given(f"{name}.noise")[0], _call_schedule(file, name, described)
     if f"{name}.initial_latent" in file:
-        sigmas = schedule.sigmas * np.float32(described["strength"])
+        first = described["strength"]
+        sigmas = schedule.sigmas * np.float32(first)
         schedule = replace(schedule, sigmas=sigmas, timesteps=sigmas[:-1] * np.float32(1000))
-        first = float(sigmas[0])
         noise = file.given(f"{name}.initial_latent")[0] * (1 - first) + noise * first
-    predict = predictor(folder, file, tuple(noise.shape), described["distilled_guidance_scale"], guided=scale > 1)
+    scale, rescale = described.get("real_guidance_scale", 1.0), described.get("guidance_rescale", 0.0)
+    call = Call(folder, file, noise, file.given("sample_inputs.latent_indices")[0], guided=scale > 1)
     solver = Recorded(schedule.sigmas, UniPc(schedule.sigmas))
     with torch.inference_mode():
-        result = denoise(
-            noise,
-            schedule,
-            lambda x, step, t: combine(predict(x, t), scale, described.get("guidance_rescale", 0.0)),
-            solver=solver,
-        )
+        result = denoise(noise, schedule, lambda x, _, t: combine(call.predict(x, t), scale, rescale), solver=solver)
     check.tensor(file, f"{name}.denoised", torch.stack(solver.clean)[:, None], CALL_ATOL)
     check.tensor(file, f"{name}.result", result[None], CALL_ATOL)
 
 
-def predictor(
-    folder: Folder, file: Golden, shape: tuple[int, ...], guidance: float, *, guided: bool
-) -> Callable[[Tensor, float], list[Tensor]]:
-    """What predicts velocities of latents of ``shape`` at a timestep: [negative, positive] or the positive alone."""
-    runner = denoiser(folder)
+def _call_schedule(file: Golden, name: str, described: dict[str, Any]) -> Schedule:
+    frames, height, width = file.shape(f"{name}.noise")[2:]
+    shift = described.get("shift") or shift_of_tokens(frames * height * width // 4)
+    return make_schedule(described["steps"], shift, by_odds=True)
 
-    def given(part: str) -> Tensor:
-        return file.given(f"sample_inputs.{part}")[0]
 
-    with torch.inference_mode():
-        sight = runner.model.image_projection(given("image_embeddings"))
-        stream, tokens_at = runner.packed(
-            (shape[1], shape[2], shape[3]), given("latent_indices").tolist(), shown(file, "sample_inputs.", 0)
-        )
-        branches = []
-        for prefix in ("negative_", "") if guided else ("",):
-            parts = (given(f"{prefix}prompt_{part}") for part in ("embeds", "embeds_mask", "poolers"))
-            branch = runner._branch(trimmed(*parts), guidance=embedded(guidance, torch.float32))
-            branch.sight = sight
-            branches.append(branch)
+class Call:
+    """The model with the stored inputs of a call, but for its noise and the places ``times`` of its window."""
 
-    def predict(latents: Tensor, timestep: float) -> list[Tensor]:
-        return [runner.velocity(tokens_at(latents), one, timestep, stream)[:, -shape[1] :] for one in branches]
+    def __init__(self, folder: Folder, file: Golden, noise: Tensor, times: Tensor, *, guided: bool = False) -> None:
+        def given(part: str) -> Tensor:
+            return file.given(f"sample_inputs.{part}")[0]
 
-    return predict
+        self._runner = denoiser(folder)
+        self._frames = noise.shape[1]
+        told = embedded(config(folder)["sample_calls"]["common"]["distilled_guidance_scale"], torch.float32)
+        self.branches = []
+        with torch.inference_mode():
+            sight = self._runner.model.image_projection(given("image_embeddings"))
+            past = shown(file, "sample_inputs.", 0)
+            self._stream, self._tokens_at = self._runner.packed(torch.zeros_like(noise), times.tolist(), past)
+            for prefix in ("negative_", "") if guided else ("",):
+                parts = (given(f"{prefix}prompt_{part}") for part in ("embeds", "embeds_mask", "poolers"))
+                branch = self._runner._branch(trimmed(*parts), guidance=told)
+                branch.sight = sight
+                self.branches.append(branch)
+
+    def predict(self, latents: Tensor, timestep: float) -> list[Tensor]:
+        """Velocities, [negative, positive] or the positive alone."""
+        tokens = self._tokens_at(latents)
+        made = (self._runner.velocity(tokens, branch, timestep, self._stream) for branch in self.branches)
+        return [velocity[:, -self._frames :] for velocity in made]
+
+
+def _tea(folder: Folder, file: Golden, name: str, check: Check) -> None:
+    """A call without TeaCache, and one with each threshold: which calls ran the blocks, what added up, the result."""
+    stored, noise = folder.json("sampler.json")[name], file.given(f"{name}.noise")[0]
+    check.equal("poly", list(POLYNOMIAL), stored["poly"])
+    schedule = _call_schedule(file, name, config(folder)[name])
+    runs: list[dict[str, Any]] = [{"threshold": 0.0}, *stored["runs"]]
+    for number, run in enumerate(runs, start=-1):
+        call, sums = Call(folder, file, noise, file.given(f"{name}.latent_indices")[0]), list[float]()
+        (branch,) = call.branches
+        if run["threshold"]:
+            branch.tea = TeaCache(run["threshold"], schedule.steps, Solo())
+
+        def predict(x: Tensor, _: int, timestep: float, call: Call = call, sums: list[float] = sums) -> Tensor:
+            (velocity,) = call.predict(x, timestep)
+            sums.append(call.branches[0].tea.accumulated if call.branches[0].tea else 0.0)
+            return velocity
+
+        with torch.inference_mode():
+            made = denoise(noise, schedule, predict, solver=UniPc(schedule.sigmas))[None]
+        if branch.tea is None:
+            check.tensor(file, f"{name}.result_without_cache", made, CALL_ATOL)
+            continue
+        check.equal(f"threshold {run['threshold']} calc", list(map(int, branch.tea.ran)), run["calc"])
+        check.close("accumulated", torch.tensor(sums), torch.tensor(run["accumulated_after"]), TEA_ATOL)
+        check.tensor(file, f"{name}_{number}.result", made, TEA_ATOL)
