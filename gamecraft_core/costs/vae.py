@@ -6,21 +6,25 @@ from collections.abc import Callable
 from functools import cache
 
 from gamecraft_core.base.preset import Preset, VaeConfig
+from gamecraft_core.costs.family import family_work
 from gamecraft_core.costs.work import Work
-from gamecraft_core.timeline.frames import clip_latents
 from gamecraft_core.vae.model import Factor, down_factors, up_factors
 from gamecraft_core.vae.tiling import Tiling, windows
 
 Size = tuple[int, int, int]
 
 
-def decode_work(preset: Preset, devices: int = 1) -> Work:
-    """One chunk decoded; with several ``devices``, the busiest of them, which gets one tile in so many."""
-    video, ratio = preset.video, preset.vae.spatial_compression_ratio
-    size = (clip_latents(video.chunk_frames), video.height // ratio, video.width // ratio)
-    tiling = Tiling.of(preset.vae)
-    tiles = cut(size, tiling.latent_frames, tiling.latents, tiling)
-    return _busiest(tiles, preset.vae, _decoded, devices)
+def decode_work(preset: Preset, devices: int = 1, *, continuing: bool = True, chunks: int = 3) -> Work:
+    """What settling a chunk of a session of ``chunks`` decodes; with several ``devices``, the busiest of them.
+
+    It gets one tile in so many, of each piece.
+    """
+    video, ratio, tiling = preset.video, preset.vae.spatial_compression_ratio, Tiling.of(preset.vae)
+    own, work = family_work(preset), Work()
+    for latents in own.decoded(*own.place(continuing=continuing, chunks=chunks)):
+        size = (latents, video.height // ratio, video.width // ratio)
+        work += _busiest(cut(size, tiling.latent_frames, tiling.latents, tiling), preset.vae, _decoded, devices)
+    return work
 
 
 def encode_work(preset: Preset, frames: int = 1) -> Work:

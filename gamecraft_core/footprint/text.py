@@ -59,19 +59,17 @@ def clip_weights(sizes: dict[str, int]) -> int:
 
 def llm_sizes(preset: Preset) -> dict[str, int]:
     """The language model's configuration, by the names of its own file."""
-    return _sizes(preset.text.llm, _PUBLISHED_LLM)
+    return folder_sizes(preset.text.llm, _PUBLISHED_LLM)
 
 
 def clip_sizes(preset: Preset) -> dict[str, int]:
-    return _sizes(preset.text.clip, _PUBLISHED_CLIP)
+    return folder_sizes(preset.text.clip, _PUBLISHED_CLIP)
 
 
-def _sizes(folder: str, published: dict[str, int]) -> dict[str, int]:
-    """The language half of the folder's ``config.json``; what it leaves out, and a missing folder, are as published."""
+def folder_sizes(folder: str, published: dict[str, int], part: str = "text_config") -> dict[str, int]:
+    """The ``part`` of the folder's ``config.json``; what it leaves out, and a missing folder, are as published."""
     path = Path(folder) / "config.json"
     if not path.is_file():
         return published
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return published | {
-        key: value for key, value in config.get("text_config", config).items() if isinstance(value, int)
-    }
+    return published | {key: value for key, value in config.get(part, config).items() if isinstance(value, int)}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gamecraft_core.base.messages import Receipt
-from gamecraft_core.base.spec import ActionControl, Priority, SessionSpec, Start
+from gamecraft_core.base.spec import ActionControl, Layout, Priority, SessionSpec, Start, StartKind
 from orchestrator.limits import Limits
 from orchestrator.ports import Listener
 from orchestrator.simulation.lanes import SimLane
@@ -19,18 +19,23 @@ from orchestrator.simulation.times import Constant
 class Load:
     """``sessions`` of ``chunks`` each, one every ``apart`` seconds (0: all at the start), each with its own prompt.
 
-    ``live``: a player gives the next control when the picture of the one before is there, so that a session has one
-    chunk under way; otherwise all controls are known and decode(n) runs beside denoise(n+1).
+    ``live``: somebody waits for each chunk. Where sessions are ``played``, too, the next control is given when the
+    picture of the one before is there, so that a session has one chunk under way; otherwise decode(n) runs beside
+    denoise(n+1).
     """
 
     sessions: int
     chunks: int
     live: bool = False
     apart: float = 0.0
+    played: bool = True
+    start: StartKind = "image"
+    layout: Layout = "tiled"
 
     @property
     def limits(self) -> Limits:
-        return Limits(max_sessions=self.sessions, max_undecoded_per_session=1 if self.live else 2)
+        under_way = 1 if self.live and self.played else 2
+        return Limits(max_sessions=self.sessions, max_undecoded_per_session=under_way)
 
 
 @dataclass(slots=True)
@@ -90,7 +95,8 @@ def _session(number: int, load: Load) -> SessionSpec:
     return SessionSpec(
         session_id=f"s{number}",
         preset="planned",
-        start=Start("image", ""),
+        start=Start(load.start, ""),
+        layout=load.layout,
         controls=(ActionControl("w", 0.0),) * load.chunks,
         prompt=str(number),
         negative_prompt="",
