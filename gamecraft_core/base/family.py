@@ -55,6 +55,12 @@ _KNOWN = {
             denoiser="gamecraft_core.families.hunyuan_video:HunyuanVideoDenoiser",
         ),
         Family(
+            "hunyuan_video_i2v",
+            starts=("image",),
+            length="frames",
+            denoiser="gamecraft_core.families.hunyuan_video_i2v:ImageToVideoDenoiser",
+        ),
+        Family(
             "framepack",
             starts=("image",),
             length="seconds",

@@ -1,7 +1,7 @@
 """Hunyuan-GameCraft: a trunk with a camera encoder, and how one chunk is conditioned.
 
-The model input is 33 channels: noisy latents, history latents (zero on new frames) and a mask (1 on history); the
-camera enters as tokens added to the patches. History frames are fed clean at every step and are never predicted.
+The model input holds the history beside the noisy latents (see ``families/history.py``); the camera enters as tokens
+added to the patches.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from gamecraft_core.base.messages import DenoiseOrder, TextPayload, TextStates
 from gamecraft_core.base.preset import DitConfig, Preset
-from gamecraft_core.dit.embed import patchify
 from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.dit.trunk import Trunk
 from gamecraft_core.families.camera_net import CameraNet
 from gamecraft_core.families.denoiser import Branch, Denoiser, prompts, unfilled
+from gamecraft_core.families.history import ChunkTokens, input_channels
 from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
-from gamecraft_core.parallel.shard import pad_rows
 from gamecraft_core.timeline.camera import control_rows, intrinsics, relative_c2w
 from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
 from gamecraft_core.timeline.planner import plan_chunk
@@ -29,7 +28,7 @@ class GameCraft(Trunk):
     """The published model: its state dict's keys and shapes are the official ones."""
 
     def __init__(self, config: DitConfig) -> None:
-        super().__init__(config, in_channels=2 * config.in_channels + 1)
+        super().__init__(config, in_channels=input_channels(config))
         self.camera_net = CameraNet(
             config.camera_in_channels,
             config.camera_down_coef,
@@ -49,24 +48,6 @@ def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) 
     model.camera_net.float()
     model.final_layer.linear.float()
     return unfilled(model, device)
-
-
-class ChunkTokens:
-    """Patch tokens of this rank in one denoise call; what history, mask and bias give them is made once."""
-
-    def __init__(self, model: GameCraft, past: Tensor, blank: Tensor, stream: Stream, patch: Grid) -> None:
-        """``past`` [16, T_history, h, w] and zeros in place of the latents to come."""
-        self._embed, self._stream, self._patch = model.img_in, stream, patch
-        self._constant: Tensor = model.img_in(stream.shard.take(patchify(with_history(past, blank), patch)))
-
-    def at(self, latents: Tensor) -> Tensor:
-        """Tokens [local, hidden] with ``latents`` [16, T_new, h, w] after the history."""
-        shard = self._stream.shard
-        patches = patchify(latents, self._patch)
-        patches = shard.take(pad_rows(patches, shard.total, front=shard.total - len(patches)))
-        tokens = self._constant.clone()
-        tokens[self._stream.kept] += self._embed.change(patches[self._stream.kept])
-        return tokens
 
 
 class GameCraftDenoiser(Denoiser[GameCraft]):
@@ -120,12 +101,3 @@ class GameCraftDenoiser(Denoiser[GameCraft]):
         if bool((lens == lens[0]).all()):
             return self._camera(identity[None], lens[:1], order).repeat(clip_latents(order.chunk_frames), 1)
         return self._camera(identity.expand(len(lens), -1, -1), lens, order)
-
-
-def with_history(past: Tensor, latents: Tensor) -> Tensor:
-    """The model input [33, T, h, w]: history before new latents, history before zeros, 1 before 0."""
-    video = torch.cat([past, latents], dim=1)
-    clean = torch.cat([past, torch.zeros_like(latents)], dim=1)
-    mask = torch.zeros_like(video[:1])
-    mask[:, : past.shape[1]] = 1
-    return torch.cat([video, clean, mask])

@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from gamecraft_core.base.messages import TextStates
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.dit.rope import rope_table
-from gamecraft_core.families.gamecraft import GameCraft, build_model, with_history
+from gamecraft_core.families.gamecraft import GameCraft, build_model
+from gamecraft_core.families.history import with_history
 from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
 from gamecraft_core.timeline.camera import intrinsics, relative_c2w
 from gamecraft_core.timeline.frames import clip_latents

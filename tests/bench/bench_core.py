@@ -19,7 +19,8 @@ import torch
 from actors import models
 from gamecraft_core.base.messages import TextStates
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.families.gamecraft import ChunkTokens, GameCraftDenoiser, build_model
+from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
+from gamecraft_core.families.history import ChunkTokens
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae

@@ -9,12 +9,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gamecraft_core.families.gamecraft import GameCraftDenoiser, with_history
+from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.families.history import with_history
 from gamecraft_core.families.hunyuan_video import HunyuanVideoDenoiser
+from gamecraft_core.families.hunyuan_video_i2v import ImageToVideoDenoiser
 from gamecraft_core.parallel.collective import Collective, Distributed, Solo
 from tests.fakes.gloo import run_ranks
 from tests.fakes.tiny_model import LATENT, image_history, order, text, tiny_model, tiny_preset
-from tests.fakes.tiny_video import NONE, video_model, video_order, video_preset
+from tests.fakes.tiny_video import NONE, i2v_model, i2v_preset, start_image, video_model, video_order, video_preset
 
 WORLDS = (2, 3, 4, 8)
 SESSION_WORLDS = (2, 3, 4)
@@ -56,6 +58,13 @@ def video(collective: Collective) -> Tensor:
     return torch.from_numpy(runner.denoise(video_order(guidance=3.0), text(), NONE))
 
 
+def video_of_image(collective: Collective) -> Tensor:
+    """A whole video after its image, guided in both ways."""
+    preset = i2v_preset()
+    runner = ImageToVideoDenoiser(preset, i2v_model(preset), collective)
+    return torch.from_numpy(runner.denoise(video_order(guidance=3.0), text(), start_image()))
+
+
 def every_degree(rank: int) -> dict[str, Tensor]:
     """What this rank computed in every group it is in."""
     results = {}
@@ -69,6 +78,7 @@ def every_degree(rank: int) -> dict[str, Tensor]:
             if world in SESSION_WORLDS:
                 results[f"session {world}"] = session(collective)
                 results[f"video {world}"] = video(collective)
+                results[f"image {world}"] = video_of_image(collective)
     return results
 
 
@@ -88,7 +98,7 @@ def test_a_forward_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], world: 
         assert not kept[:, :HISTORY].any()
 
 
-@pytest.mark.parametrize(("what", "alone"), [("session", session), ("video", video)])
+@pytest.mark.parametrize(("what", "alone"), [("session", session), ("video", video), ("image", video_of_image)])
 @pytest.mark.parametrize("world", SESSION_WORLDS)
 def test_a_run_is_that_of_one_rank(
     by_rank: list[dict[str, Tensor]], world: int, what: str, alone: Callable[[Collective], Tensor]

@@ -44,6 +44,8 @@ def write(tmp_path: Path) -> Writer:
 
 def test_every_built_in_preset_and_fleet_loads() -> None:
     assert {load_preset(name).name for name in preset_names()} == set(preset_names())
+    families = {"hunyuan-video", "framepack", "framepack-f1"}
+    assert {*families, *(f"tiny-{name}" for name in families)} <= set(preset_names())
     assert {load_fleet(name).name for name in fleet_names()} == set(fleet_names())
     assert {"laptop", "demo", "three", "8xa100-throughput", "8xa100-latency"} <= set(fleet_names())
 

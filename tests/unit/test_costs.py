@@ -24,7 +24,8 @@ from gamecraft_core.costs.dit import (
 from gamecraft_core.costs.text import clip_work, llm_work, text_work
 from gamecraft_core.costs.vae import cut, decode_work, encode_work
 from gamecraft_core.dit.stream import Prompt
-from gamecraft_core.families.gamecraft import ChunkTokens, GameCraftDenoiser, build_model
+from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
+from gamecraft_core.families.history import ChunkTokens
 from gamecraft_core.footprint.predict import META
 from gamecraft_core.footprint.text import clip_sizes, llm_sizes
 from gamecraft_core.parallel.collective import Solo

@@ -15,7 +15,8 @@ from gamecraft_core.base.messages import DenoiseOrder, FloatArray, TextPayload
 from gamecraft_core.base.spec import PoseControl
 from gamecraft_core.dit.embed import patchify
 from gamecraft_core.dit.stream import Prompt
-from gamecraft_core.families.gamecraft import ChunkTokens, GameCraftDenoiser, with_history
+from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.families.history import ChunkTokens, with_history
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.sampling.noise import draw
 from gamecraft_core.timeline.camera import action_rows

@@ -17,7 +17,10 @@ from orchestrator.manifest.manifest import Manifest
 from tests.fakes.presets import tiny_preset
 
 MANIFEST = Path(make_inputs.__file__).with_name("manifest.jsonl")
-PRESETS = [tiny_preset("fake", control={"rotation_speed_max": 3.0}), *map(load_preset, preset_names())]
+PRESETS = [
+    tiny_preset("fake", control={"rotation_speed_max": 3.0}),
+    *(preset for preset in map(load_preset, preset_names()) if preset.family == "gamecraft"),
+]
 
 
 def sessions(preset: Preset) -> list[SessionSpec]:
@@ -29,7 +32,7 @@ def sessions(preset: Preset) -> list[SessionSpec]:
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_every_row_is_good_under_every_preset(preset: Preset) -> None:
+def test_every_row_is_good_under_every_preset_with_a_camera(preset: Preset) -> None:
     survey = Manifest(str(MANIFEST), {preset.name: preset}, preset.name).survey()
     assert survey.errors == ()
     assert (survey.good, survey.chunks, survey.frames) == (8, 24, 7 * 99 + 51)

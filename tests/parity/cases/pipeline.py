@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gamecraft_core.base.messages import DenoiseOrder, TextPayload, TextStates
 from gamecraft_core.base.spec import ActionControl
-from gamecraft_core.families.gamecraft import GameCraftDenoiser, with_history
+from gamecraft_core.families.gamecraft import GameCraftDenoiser
+from gamecraft_core.families.history import with_history
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.sampling.denoise import denoise
 from gamecraft_core.sampling.guidance import combine
