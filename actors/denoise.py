@@ -110,15 +110,14 @@ class DenoiseRank(Role):
         self,
         order: DenoiseOrder,
         text: TextPayload,
-        history: FloatArray | StartPayload | None,
+        history: FloatArray | None,
         start: StartPayload | None = None,
     ) -> tuple[Receipt, FloatArray | None]:
         """Rank 0 returns what the next chunk continues from, every other rank None.
 
-        ``history`` is that of the chunk before, or the start's payload; None where a session begins from nothing.
+        ``history`` is what the chunk before handed on; of a first chunk the encoded start, unless that is ``start``.
         """
         span = current()
-        past = None if isinstance(history, StartPayload) else history
 
         def on_step(step: int, _: object) -> None:
             self._step = (order.session_id, order.index, step, order.steps)
@@ -127,7 +126,7 @@ class DenoiseRank(Role):
             self.moved(f"{called(order)}: step {step} of {order.steps}")
 
         def work() -> tuple[FloatArray | None, dict[str, Any]]:
-            latents = self._denoiser.denoise(order, text, past, start, on_step=on_step)
+            latents = self._denoiser.denoise(order, text, history, start, on_step=on_step)
             if self._rank:
                 return None, {}
             if not np.isfinite(latents).all():

@@ -134,7 +134,7 @@ def resolve(preset: str, fleet: str = "laptop", sets: Sequence[str] = (), *, kee
     values = apply_sets(RunConfig, base.model_dump(exclude={"other_presets"}), sets)
     for group, key in PATH_KEYS:
         section = values["preset"][group]
-        if section[key]:
+        if section and section[key]:
             section[key] = _absolute(section[key], Path.cwd())
     config = _build(RunConfig, values, "the configuration")
     others = tuple(load_preset(name) for name in config.fleet.presets if name not in (preset, config.preset.name))
@@ -170,7 +170,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         for key in ("device", "offload"):
             del preset["runtime"][key]
         for group, key in PATH_KEYS:
-            if preset[group][key]:
+            if preset[group] and preset[group][key]:
                 path = preset[group][key].replace(f"{PRESETS}{os.sep}", _BUILT_IN)
                 preset[group][key] = path.removeprefix(f"{Path.cwd()}{os.sep}")
     output = {key: values["output"][key] for key in ("keep_latents", "rows_per_shard")}
@@ -199,7 +199,7 @@ def _absolute(path: str, folder: Path) -> str:
 def _check(preset: Preset, access: Access) -> None:
     """Refuse a preset whose own defaults no session could start with, or whose files may not be read."""
     for group, key in PATH_KEYS:
-        place = getattr(getattr(preset, group), key) or ""
+        place = getattr(getattr(preset, group), key, None) or ""
         if place and not place.startswith(f"{PRESETS}{os.sep}"):  # what the product brings along is always there
             access.check(place, f"{group}.{key}")
     try:

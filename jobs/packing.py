@@ -90,7 +90,7 @@ class Luggage:
             return value
         values = load_preset(value).model_dump(mode="json")
         for group, key in PATH_KEYS:
-            if values[group][key]:
+            if values[group] and values[group][key]:
                 values[group][key] = self._place(values[group][key])
         return self._written("presets", value, values)
 

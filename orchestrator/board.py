@@ -74,9 +74,9 @@ class Board:
             case "encode":
                 return orders.encode(spec), ()
             case "denoise":
-                return orders.denoise(session, index), (session.text, session.history)
+                return orders.denoise(session, index), (session.text, session.history, *session.kept)
             case "decode":
-                return orders.decode(spec, index), (session.latents[index],)
+                return orders.decode(session, index), (session.latents[index], *session.kept)
         provenance = self._provenance(spec, session.sp_degree or 1)
         match task.kind:
             case "restore":
@@ -106,6 +106,7 @@ class Board:
             return []
         if session.state == "failed":
             return []
+        spec = session.spec
         match task.kind:
             case "denoise":
                 return self._denoised(session, task.index, receipt, ref, sp_degree, queued, now)
@@ -116,7 +117,11 @@ class Board:
             case "restore":
                 return self._restored(session, receipt, ref, now)
             case _:
-                session.history, session.encode_receipt, session.started = ref, receipt, True
+                if spec.keeps_start:
+                    session.start = ref
+                else:
+                    session.history = ref
+                session.encode_receipt, session.started = receipt, True
                 session.start_queue_seconds += queued
                 self._hold(session, _START, receipt)
                 return self._release_denoise(session, now)
@@ -199,9 +204,12 @@ class Board:
         due = now + self._limits.first_chunk_seconds
         session = Session(spec=spec, number=self._admitted, base=base, staged=staged, rewinds=rewinds, due=due)
         self.active[spec.session_id] = session
-        begin: Kind = "restore" if staged else "encode"
-        kinds: tuple[Kind, ...] = ("text", begin) if self._prompts.ask(session) else (begin,)
-        return [self._task(kind, session, 0, now) for kind in kinds]
+        session.started = spec.start.kind == "none" and not staged
+        kinds: list[Kind] = ["text"] if self._prompts.ask(session) else []
+        if not session.started:
+            kinds.append("restore" if staged else "encode")
+        tasks = [self._task(kind, session, 0, now) for kind in kinds]
+        return [*tasks, *self._release_denoise(session, now)]
 
     def _pass_prompt_on(self, session: Session, now: float) -> list[Task]:
         heir = self._prompts.give_up(session)
@@ -209,17 +217,20 @@ class Board:
 
     def _restored(self, session: Session, receipt: Receipt, ref: Ref, now: float) -> list[Task]:
         records = [ChunkRecord(**fields) for fields in receipt.facts["chunks"]]
+        begins = not records or session.spec.keeps_start
+        encode = [self._task("encode", session, 0, now)] if begins and session.spec.start.kind != "none" else []
         if not records:
-            return [self._task("encode", session, 0, now)]
+            session.started = not encode
+            return [*encode, *self._release_denoise(session, now)]
         for record in records:
             session.chunks[record.index] = Chunk(sp_degree=record.sp_degree, record=record)
         count = len(records)
         session.released = session.denoised = session.written = count
         session.base -= count  # its next chunk is as urgent as a newcomer's first
         session.sp_degree = records[-1].sp_degree
-        session.history, session.started = ref, True
+        session.history, session.started = ref, not encode
         self._hold(session, count - 1, receipt)
-        return [*self._release_denoise(session, now), *self._complete(session, now)]
+        return [*encode, *self._release_denoise(session, now), *self._complete(session, now)]
 
     def _encoded(self, session: Session, receipt: Receipt, ref: Ref, queued: float, now: float) -> list[Task]:
         session.text_receipt = receipt
@@ -230,7 +241,7 @@ class Board:
         self, session: Session, index: int, receipt: Receipt, ref: Ref, sp_degree: int, queued: float, now: float
     ) -> list[Task]:
         session.denoised += 1
-        if index - 1 not in session.latents:
+        if index - 1 not in session.latents and not (index == 0 and session.spec.keeps_start):
             self._let_go(session, index - 1)
         session.history = ref
         session.latents[index] = ref
@@ -329,7 +340,7 @@ class Board:
         self.census.payload_bytes -= session.bytes_held.pop(what, 0)
 
     def _drop_payloads(self, session: Session) -> None:
-        session.text = session.history = None
+        session.text = session.history = session.start = None
         session.latents.clear()
         session.fragments.clear()
         self.census.payload_bytes -= sum(session.bytes_held.values())

@@ -18,6 +18,7 @@ from gamecraft_core.base.messages import (
     WriteOrder,
 )
 from gamecraft_core.base.spec import SessionSpec
+from gamecraft_core.timeline.spans import place, span
 from orchestrator.tasks import Chunk, Session
 
 
@@ -43,6 +44,7 @@ def denoise(session: Session, index: int) -> DenoiseOrder:
         session_id=spec.session_id,
         index=index,
         control=session.controls[index],
+        chunks=len(session.controls),
         seed=spec.seed,
         steps=spec.steps,
         guidance=spec.guidance,
@@ -50,15 +52,23 @@ def denoise(session: Session, index: int) -> DenoiseOrder:
         height=spec.height,
         width=spec.width,
         chunk_frames=spec.chunk_frames,
+        embedded_guidance=spec.embedded_guidance,
+        guidance_rescale=spec.guidance_rescale,
+        flow_reverse=spec.flow_reverse,
+        tea_cache=spec.tea_cache,
     )
 
 
-def decode(spec: SessionSpec, index: int) -> DecodeOrder:
+def decode(session: Session, index: int) -> DecodeOrder:
+    spec, chunks = session.spec, len(session.controls)
+    start, end = span(spec.layout, spec.chunk_frames, chunks, index)
     return DecodeOrder(
         session_id=spec.session_id,
         index=index,
-        start_frame=index * spec.chunk_frames,
-        frames=spec.chunk_frames,
+        chunks=chunks,
+        place=place(spec.layout, chunks, index),
+        start_frame=start,
+        frames=end - start,
         height=spec.height,
         width=spec.width,
         fps=spec.fps,
@@ -110,6 +120,7 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
     """What is known before the chunk is written; the write lane adds the rest."""
     spec = session.spec
     first = index == 0
+    start, end = span(spec.layout, spec.chunk_frames, len(session.controls), index)
     timings = {
         "queue": chunk.queue_seconds + (session.start_queue_seconds if first else 0.0),
         "text": _seconds(session.text_receipt) if first else None,
@@ -120,8 +131,8 @@ def _record(session: Session, index: int, chunk: Chunk) -> ChunkRecord:
     }
     return ChunkRecord(
         index=index,
-        start=index * spec.chunk_frames,
-        end=(index + 1) * spec.chunk_frames,
+        start=start,
+        end=end,
         control=session.controls[index].describe(),
         seed=spec.seed,
         sp_degree=chunk.sp_degree,

@@ -45,7 +45,8 @@ class Chunk:
 class Session:
     """One session under way. Only the board changes it.
 
-    ``history`` is what the next denoise continues from: the encoded start, then each chunk's own latents. ``staged``
+    ``history`` is what the next denoise continues from: the encoded start, then what each chunk hands on; ``start`` is
+    the encoded start where every chunk is given it, and then the first has no history. ``staged``
     are keys of an earlier start's durable chunks. ``written`` counts durable ones; the last goes into the commit.
     ``text_receipt`` is there where this session's own task encoded its prompt. ``undecoded`` counts chunks from the
     release of their denoise to the settling of their decode. ``live``: somebody watches, and ``due`` is when the next
@@ -64,6 +65,7 @@ class Session:
     text: Ref = None
     text_ready: bool = False
     history: Ref = None
+    start: Ref = None
     started: bool = False
     text_receipt: Receipt | None = None
     encode_receipt: Receipt | None = None
@@ -95,6 +97,11 @@ class Session:
         """Begin again with what was asked of ``past``, the same session, and with its audience where it was."""
         self.controls, self.open, self.last = past.controls, past.open, past.last
         self.due, self.playing = past.due, past.playing
+
+    @property
+    def kept(self) -> tuple[Ref, ...]:
+        """The encoded start, for orders on every chunk."""
+        return (self.start,) if self.spec.keeps_start else ()
 
     @property
     def ready_to_denoise(self) -> bool:

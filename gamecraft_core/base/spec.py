@@ -88,7 +88,8 @@ class SessionSpec:
 
     There is a chunk for each of ``controls``. ``open``: more may come while it is under way, and somebody says when it
     is finished. ``embedded_guidance`` is for models that are told it; ``tea_cache`` is the change of the input from
-    which on the blocks run again, 0 where they run at every step.
+    which on the blocks run again, 0 where they run at every step. ``keeps_start``: every chunk is given the encoded
+    start, not the first one alone.
     """
 
     session_id: str
@@ -106,6 +107,7 @@ class SessionSpec:
     chunk_frames: int = 33
     fps: int = 25
     layout: Layout = "tiled"
+    keeps_start: bool = False
     embedded_guidance: float = 6.0
     guidance_rescale: float = 0.0
     flow_reverse: bool = True

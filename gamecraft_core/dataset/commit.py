@@ -117,7 +117,8 @@ def _commit(store: Store, order: CommitOrder, key: str, given: Sequence[bytes | 
         if theirs := _settled(store, key):  # and its staged chunks were removed while we read them
             return theirs
         raise
-    video = join([fragment for _, fragment in pairs])
+    in_time = sorted(pairs, key=lambda pair: pair[0].start)
+    video = join([fragment for chunk, fragment in in_time if chunk.end > chunk.start])
     sha256 = hashlib.sha256(video).hexdigest()
     video_key = layout.video_key(sha256)
     adopted = not store.put_if_absent(video_key, video)

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 
 from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.messages import ChunkRecord, CommitOrder, FloatArray
+from gamecraft_core.base.spec import NoControl
 from gamecraft_core.dataset.schema import SCHEMA_VERSION, SESSION_SCHEMA, TIMINGS
 from gamecraft_core.timeline.camera import keys_and_mouse, session_camera
+from gamecraft_core.timeline.spans import span
 
 FAILURE_VERSION = 1
 _FAILURE = b"framelane.failure"
@@ -29,8 +31,9 @@ def build_row(order: CommitOrder, *, video_key: str, video_uri: str, video_sha25
     _check_chunks(order)
     poses, lenses = session_camera(spec.controls, spec.chunk_frames, spec.height, spec.width)
     keys, mouse = keys_and_mouse(spec.controls, spec.chunk_frames)
-    if not len(poses) == len(lenses) == len(keys) == len(mouse) == spec.num_frames:
-        raise ValueError(f"{spec.session_id}: per-frame lists must have {spec.num_frames} entries")
+    filmed = 0 if all(isinstance(control, NoControl) for control in spec.controls) else spec.num_frames
+    if not len(poses) == len(lenses) == len(keys) == len(mouse) == filmed:
+        raise ValueError(f"{spec.session_id}: per-frame lists must have {filmed} entries")
     row: dict[str, Any] = {
         "session_id": spec.session_id,
         "prompt": spec.prompt,
@@ -114,10 +117,10 @@ def decode_failure(data: bytes) -> dict[str, Any]:
 
 
 def _check_chunks(order: CommitOrder) -> None:
-    length = order.spec.chunk_frames
+    spec, chunks = order.spec, order.spec.num_chunks
     spans = [(record.index, record.start, record.end) for record in order.chunks]
-    if spans != [(index, index * length, (index + 1) * length) for index in range(order.spec.num_chunks)]:
-        raise ValueError(f"{order.session_id}: chunks {spans} do not tile {order.spec.num_frames} frames")
+    if spans != [(index, *span(spec.layout, spec.chunk_frames, chunks, index)) for index in range(chunks)]:
+        raise ValueError(f"{order.session_id}: chunks {spans} do not make {spec.num_frames} frames")
 
 
 def _chunk(record: ChunkRecord) -> dict[str, Any]:

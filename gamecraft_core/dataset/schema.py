@@ -50,8 +50,9 @@ CHUNK = pa.struct(
 
 CONVENTIONS = {
     "schema_version": SCHEMA_VERSION,
-    "frames": "Per-frame lists have num_frames entries; entry i belongs to frame i of the video. "
-    "Chunk spans are half-open: [start, end).",
+    "frames": "Per-frame lists have num_frames entries; entry i belongs to frame i of the video. They are empty where "
+    "the model takes no camera. Chunks are listed as they were made; spans are half-open, [start, end), and are the "
+    "frames that a chunk made final: none for the first of a video that is made from its end.",
     "camera_to_world": "12 numbers: the 3x4 matrix [R|t] row by row. It takes camera coordinates to the session's "
     "world, which is the camera of frame 0. Axes (OpenCV): x right, y down, z forward.",
     "camera_units": "The model's own, not metres: a move with speed 1 is 10 units a chunk.",
@@ -61,7 +62,7 @@ CONVENTIONS = {
     "keys": "Movement keys held during the frame.",
     "mouse": "Degrees turned during the frame: right positive, up positive.",
     "latents": "Raw float32, little-endian, C order: [16, T, height/8, width/8], T from the size; a chunk's new "
-    "latent frames only.",
+    "latent frames only, and with chunks that overlap those before them that the next one looks at.",
     "timings": "Seconds; null where the stage did not run for the chunk.",
 }
 

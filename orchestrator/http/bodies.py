@@ -35,7 +35,9 @@ class SessionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    image: str | None = Field(None, description="to start from: a URI, or data:image/png;base64,…; or upload it")
+    image: str | None = Field(
+        None, description="to start from, where the preset does: a URI, or data:image/png;base64,…; or upload it"
+    )
     video: str | None = Field(None, description="to start from instead: its last frames are the history")
     prompt: str = Field(description="what the world looks like")
     negative_prompt: str | None = None
@@ -48,6 +50,9 @@ class SessionRequest(BaseModel):
     height: int | None = None
     width: int | None = None
     chunk_frames: int | None = None
+    frames: int | None = Field(None, description="of presets that make a whole video at once: 4n+1")
+    seconds: float | None = Field(None, description="of presets that make a long video section by section")
+    embedded_guidance: float | None = None
 
 
 class ControlsRequest(BaseModel):

@@ -25,17 +25,16 @@ _STATUS = {
     "failed": "failed",
     "cancelled": "failed",
 }
-_DEFAULT_SECONDS = 4.0
 _MAX_SECONDS = 3600.0
 
 
 class VideoRequest(BaseModel):
-    """A new video. ``actions`` is ours: without it the camera walks on."""
+    """A new video. ``actions`` is ours: without it the camera walks on, where there is one."""
 
     prompt: str
     input_reference: str | None = Field(None, description="the start image: upload it, or data:image/png;base64,…")
     model: str | None = Field(None, description="a preset's name")
-    seconds: str | float | None = Field(None, description="length; made of whole chunks")
+    seconds: str | float | None = Field(None, description="length; the nearest that the model can make")
     size: str | None = Field(None, description="WIDTHxHEIGHT, multiples of 16")
     actions: Actions | None = None
     seed: int | None = None
@@ -53,13 +52,14 @@ def routes(service: Service) -> APIRouter:
     )
     async def create(request: Request, key: Key = "") -> dict[str, Any]:
         given, upload = await asked(request, {"input_reference": "image"})
-        if upload is None:
+        cells, whose, trace = _cells(given, service), tenant(request), traceparent(request)
+        try:
+            return _video(await service.create(cells, whose, upload, played=False, key=key, traceparent=trace))
+        except Refused as refused:
+            if refused.field != "image" or upload is not None:
+                raise
             remedy = "upload an image as input_reference"
-            raise Refused("a video starts from an image", field="input_reference", remedy=remedy)
-        made = await service.create(
-            _cells(given, service), tenant(request), upload, played=False, key=key, traceparent=traceparent(request)
-        )
-        return _video(made)
+            raise Refused("a video starts from an image", field="input_reference", remedy=remedy) from refused
 
     @router.get("", summary="Videos in the order of their creation", responses=answers(422, 503))
     async def listing(
@@ -107,25 +107,23 @@ def _cells(given: dict[str, Any], service: Service) -> dict[str, Any]:
         cells |= {"width": width, "height": height}
     if model is not None:
         cells["preset"] = model
-    if "actions" not in cells:
-        cells["actions"] = f"w*{_chunks(seconds, service.chunk_seconds(str(model or '')))}"
-    return cells
+    lasting = service.lasting(str(model or ""), _seconds(seconds))
+    return lasting | cells
 
 
-def _chunks(seconds: Any, each: float | None) -> int:
-    """As many chunks of ``each`` seconds as come nearest to ``seconds``; one of a preset that will be refused."""
-    length = _DEFAULT_SECONDS if seconds is None else as_number(seconds)
-    if length is None or not 0 < length <= _MAX_SECONDS:
+def _seconds(given: Any) -> float | None:
+    length = None if given is None else as_number(given)
+    if given is not None and (length is None or not 0 < length <= _MAX_SECONDS):
         remedy = f"give a number up to {_MAX_SECONDS:g}"
-        raise Refused(f"{shown(seconds)} are not seconds", field="seconds", remedy=remedy)
-    return max(1, round(length / each)) if each else 1
+        raise Refused(f"{shown(given)} are not seconds", field="seconds", remedy=remedy)
+    return length
 
 
 def _video(session: dict[str, Any]) -> dict[str, Any]:
     """A session as these clients know it."""
     chunks, error = session["chunks"], session["error"]
     done = session["status"] == "committed"
-    seconds = chunks["asked"] * session["chunk_frames"] / session["fps"]
+    seconds = session["frames"] / session["fps"]
     if session["status"] == "cancelled":
         error = {"field": "cancelled", "reason": "it was called off"}
     return {

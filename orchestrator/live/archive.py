@@ -111,7 +111,7 @@ def restored(promise: Promise, keys: tuple[str, ...], now: float) -> Live:
         if (named := layout.parse_chunk_key(key)) is not None and named.chunk < count:
             live.staged[named.chunk] = key
             live.found += (key,)
-    live.shown = len(live.staged)
+    live.have(len(live.staged))
     return live
 
 

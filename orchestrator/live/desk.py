@@ -14,20 +14,25 @@ from dataclasses import replace
 from typing import Any
 
 from gamecraft_core.base.errors import BadInput
+from gamecraft_core.base.family import family_of
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import Control, Priority, SessionSpec
 from gamecraft_core.base.store import Store, scheme_of
 from gamecraft_core.dataset import layout
 from gamecraft_core.media import bounds
 from orchestrator.live.port import Refused, Upload
+from orchestrator.manifest import copies
 from orchestrator.manifest.actions import FIELD, read_controls
 from orchestrator.manifest.fields import Fields, meant, shown
 from orchestrator.manifest.rows import COLUMNS, RowErrors, RowReader
 from orchestrator.manifest.sources import MAX_POSE_BYTES, PoseRows, Sources
 
-#: Columns that the service sets itself.
-_OURS = ("session_id", "tenant", "priority")
+#: Columns that the service sets itself, or that make several sessions of one.
+_OURS = ("session_id", "tenant", "priority", copies.FIELD)
 ASKED = tuple(column for column in COLUMNS if column not in _OURS)
+
+#: Of a video that does not say how long it is to be.
+_USUAL_SECONDS = 4.0
 
 _ELSE = "upload the file, or let the operator set store.access.{}"
 
@@ -53,7 +58,10 @@ class Desk:
         upload: Upload | None,
         played: bool,
     ) -> SessionSpec:
-        """The session that ``cells`` ask for. Raises Refused listing everything wrong with them."""
+        """The session that ``cells`` ask for. Raises Refused listing everything wrong with them.
+
+        One of a family that takes no actions cannot be ``played``: it is as long as it says.
+        """
         cells = {key: value for key, value in cells.items() if value is not None}
         if unknown := [key for key in cells if key not in ASKED]:
             raise Refused.of([(shown(key).strip("'"), "unknown field", meant(key, ASKED)) for key in unknown])
@@ -62,6 +70,8 @@ class Desk:
                 remedy = "leave out image and video, or the upload"
                 raise Refused("a start is uploaded and named", field=upload.kind, remedy=remedy)
             cells[upload.kind] = self._keep(upload)
+        preset = self._presets.get(cells.get("preset", self._default))
+        played = played and (preset is None or family_of(preset.family).length == "actions")
         waits = played and FIELD not in cells
         if FIELD in cells:
             cells[FIELD] = self._with_poses(cells[FIELD])
@@ -87,7 +97,7 @@ class Desk:
 
     def speeds(self, preset: str) -> dict[str, dict[str, float]]:
         """What ``preset`` takes a move and a turn for where none is named, and the most; empty if it is not served."""
-        if (found := self._presets.get(preset)) is None:
+        if (found := self._presets.get(preset)) is None or family_of(found.family).length != "actions":
             return {}
         limits = found.control
         return {
@@ -95,10 +105,22 @@ class Desk:
             for kind, action in (("move", "w"), ("turn", "left_rot"))
         }
 
-    def chunk_seconds(self, preset: str) -> float | None:
-        """How long a chunk of ``preset`` plays (empty: of the default one); None where it is not served."""
+    def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
+        """What to ask of ``preset`` (empty: of the default one) for a video of about ``seconds``, or as long as usual.
+
+        A camera walks on. Nothing where the preset is not served.
+        """
         found = self._presets.get(preset or self._default)
-        return found.video.chunk_frames / found.video.fps if found else None
+        if found is None:
+            return {}
+        video, wanted = found.video, _USUAL_SECONDS if seconds is None else seconds
+        match family_of(found.family).length:
+            case "actions":
+                return {FIELD: f"w*{max(1, round(wanted * video.fps / video.chunk_frames))}"}
+            case "seconds":
+                return {"seconds": wanted}
+            case "frames":
+                return {} if seconds is None else {"frames": 4 * round(seconds * video.fps / 4) + 1}
 
     def _with_poses(self, actions: Any) -> Any:
         """``actions`` with camera paths that are given as text, rows and all, kept as files of their own."""

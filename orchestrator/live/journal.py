@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from gamecraft_core.base.errors import UsageError
-from gamecraft_core.base.spec import ActionControl, Control, MotionControl, PoseControl, SessionSpec, Start
+from gamecraft_core.base.spec import ActionControl, Control, MotionControl, NoControl, PoseControl, SessionSpec, Start
 from gamecraft_core.base.store import Store
 from gamecraft_core.dataset import layout
 from orchestrator.live.port import Conflict, Upload
@@ -137,6 +137,8 @@ def read_control(content: Mapping[str, Any]) -> Control:
         keys = tuple((key["action"], key["speed"]) for key in content["keys"])
         right, up = content["mouse"]
         return MotionControl(keys, (right, up))
+    if "action" not in content:
+        return NoControl()
     return ActionControl(content["action"], content["speed"])
 
 

@@ -139,8 +139,8 @@ class Service(Protocol):
         """
         ...
 
-    def chunk_seconds(self, preset: str) -> float | None:
-        """How long a chunk of ``preset`` plays (empty: of the default one); None where it is not served."""
+    def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
+        """The fields that make a session of ``preset`` (empty: of the default one) last about ``seconds``."""
         ...
 
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]: ...

@@ -1,5 +1,7 @@
 """What players are sent: media segments of the last chunks in memory, bounded over all sessions; older ones re-read.
 
+Segments are numbered by their places in time.
+
 A chunk's segment is the same bytes wherever it comes from: the decode lane's fragment, the staged chunk, or the
 committed video, which is nothing but one init segment and every chunk's media segment.
 """
@@ -99,6 +101,6 @@ def _first_segment(head: bytes) -> int:
 
 
 def split(fragment: bytes) -> tuple[bytes, bytes]:
-    """Init segment and media segment of a chunk's fragment."""
-    length = init_length(fragment)
+    """Init segment and media segment of a chunk's fragment; both are empty where it settles no frames."""
+    length = init_length(fragment) if fragment else 0
     return fragment[:length], fragment[length:]

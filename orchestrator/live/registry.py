@@ -165,7 +165,9 @@ class Registry(Listener):
     def preview(self, session_id: str, index: int, image: str, frames: int) -> None:
         """``image``, a data URI, shows the latent frames of a chunk beside each other; too late, it is not told."""
         live = self._sessions.get(session_id)
-        if live is not None and live.status == "running" and index >= live.shown and index not in live.ready:
+        if live is None or live.status != "running":
+            return
+        if (place := live.place(index)) >= live.shown and place not in live.ready:
             live.feed.tell("preview", self._clock(), "preview", chunk=index, frames=frames, image=image)
 
     def admitted(self, spec: SessionSpec, now: float) -> None:
@@ -286,7 +288,7 @@ class Registry(Listener):
     def _restored(self, live: Live, records: list[ChunkRecord], now: float) -> None:
         """The engine goes on from these chunks; whatever else was durable did not fit."""
         live.staged = {record.index: record.staged_key for record in records}
-        live.shown = min(live.shown, len(records))
+        live.have(len(records), live.shown)
         live.feed.tell("restored", now, chunks=len(records))
         self.may_leave(live)
 
@@ -303,18 +305,19 @@ class Registry(Listener):
             if index in live.staged:
                 self._ready(live, index)
             return
-        live.init = init
-        self.reel.keep(live.session_id, index, segment)
+        live.init = init or live.init
+        self.reel.keep(live.session_id, live.place(index), segment)
         self._ready(live, index)
 
     def _ready(self, live: Live, index: int) -> None:
         """Players can have chunk ``index``, and with it those that waited for it."""
-        if index >= live.shown:
-            live.ready.add(index)
+        if (place := live.place(index)) >= live.shown:
+            live.ready.add(place)
         while live.shown in live.ready:
             live.ready.discard(live.shown)
-            times = live.decoding.pop(live.shown, {})
-            live.feed.tell("decoded", self._clock(), chunk=live.shown, frames=live.spec.chunk_frames, **times)
+            index = live.place(live.shown)
+            times = live.decoding.pop(index, {})
+            live.feed.tell("decoded", self._clock(), chunk=index, frames=live.frames(index), **times)
             live.shown += 1
 
     def _settle(self, live: Live, error: FramelaneError | None) -> None:

@@ -97,7 +97,7 @@ class LocalService:
             raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
         if (known := await self._named(tenant, key)) is not None:
             return known
-        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), not played, key, traceparent)
+        live = Live(spec, now, Feed(first_number(now)), list(spec.controls), not spec.open, key, traceparent)
         self._quotas.check_session(tenant)
         with self._quotas.promising(tenant, spec.num_chunks):
             self._registry.enter(live)
@@ -120,8 +120,8 @@ class LocalService:
                     return live.describe()
         return None
 
-    def chunk_seconds(self, preset: str) -> float | None:
-        return self._desk.chunk_seconds(preset)
+    def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
+        return self._desk.lasting(preset, seconds)
 
     async def describe(self, session_id: str, tenant: str) -> dict[str, Any]:
         live = await self._find(session_id, tenant)
@@ -306,14 +306,15 @@ class LocalService:
     def _read_init(self, live: Live) -> bytes:
         if live.status == "committed":
             return self._archive.film(live.session_id).init()
-        return split(staged_fragment(self._store, live.staged[0]))[0]
+        inits = (split(staged_fragment(self._store, key))[0] for key in live.staged.values())
+        return next((init for init in inits if init), b"")
 
     def _read_segment(self, live: Live, index: int) -> bytes:
         if live.status == "committed":
             return self._archive.film(live.session_id).segment(index)
-        if index not in live.staged:
-            raise FileNotFoundError(f"chunk {index} is not durable yet")
-        return split(staged_fragment(self._store, live.staged[index]))[1]
+        if (key := live.staged.get(live.place(index))) is None:
+            raise FileNotFoundError(f"chunk {live.place(index)} is not durable yet")
+        return split(staged_fragment(self._store, key))[1]
 
     def _check_ready(self) -> None:
         if self._state != "ready":

@@ -8,6 +8,7 @@ from typing import Any
 
 from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.spec import Control, SessionSpec
+from gamecraft_core.timeline.spans import place, span
 from orchestrator.live.feed import Feed
 from orchestrator.live.port import SETTLED, Status
 
@@ -16,9 +17,10 @@ from orchestrator.live.port import SETTLED, Status
 class Live:
     """A session.
 
-    ``controls`` are all that were accepted; ``closed``: no more are. ``shown`` chunks from the first can be played;
-    ``ready`` are those after a gap, ``decoding`` what is known of their decode; ``fetching`` gets their bytes,
-    ``missed`` are those whose bytes never came.
+    ``controls`` are all that were accepted; ``closed``: no more are. Players have chunks by their places in time, which
+    are their numbers unless the end is made first: ``shown`` from the first on can be played, ``ready`` are those after
+    a gap. ``decoding`` is what is known of a chunk's decode; ``fetching`` gets their bytes, ``missed`` are those whose
+    bytes never came.
     ``staged`` are the keys of the durable ones, ``found`` those of an earlier start, fit or not. ``leaving``: it was
     called off for want of controls, and the engine has not yet let go of it; ``gone`` is set when it has. ``turn`` puts
     what callers ask of it in order. ``key`` is the digest of what its caller would repeat the request with,
@@ -65,6 +67,25 @@ class Live:
         """Everything that was asked for is done and durable, and more may be asked for."""
         return self.status == "running" and not self.closed and len(self.staged) == len(self.controls)
 
+    def place(self, index: int) -> int:
+        """Of chunk ``index`` the place in time; and of a place the chunk that is there."""
+        return place(self.spec.layout, len(self.controls), index)
+
+    def frames(self, index: int) -> int:
+        """How many frames chunk ``index`` settles."""
+        start, end = span(self.spec.layout, self.spec.chunk_frames, len(self.controls), index)
+        return end - start
+
+    def have(self, count: int, shown: int | None = None) -> None:
+        """The first ``count`` chunks are durable: of these those can be played that no gap precedes.
+
+        No more than ``shown``, where that many were.
+        """
+        places = {self.place(index) for index in range(count)}
+        reached = next(place for place in range(count + 1) if place not in places)
+        self.shown = reached if shown is None else min(shown, reached)
+        self.ready |= {place for place in places if place > reached}
+
     def keys(self) -> tuple[str, ...]:
         """Of all chunks that may be durable, in order."""
         return tuple(sorted({*self.found, *self.staged.values()}))
@@ -90,6 +111,8 @@ class Live:
             "width": spec.width,
             "fps": spec.fps,
             "chunk_frames": spec.chunk_frames,
+            "layout": spec.layout,
+            "frames": sum(map(self.frames, range(len(self.controls)))),
             "chunks": {"asked": len(self.controls), "shown": self.shown, "durable": len(self.staged)},
             "error": failure,
         }

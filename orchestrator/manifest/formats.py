@@ -30,11 +30,15 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """A row's cells as the file has them; ``problem`` (reason, remedy) where it could not be read."""
+    """A row's cells as the file has them; ``problem`` (reason, remedy) where it could not be read.
+
+    ``copy`` counts from 0 the videos that one row asks for.
+    """
 
     number: int
     cells: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
+    copy: int = 0
 
 
 def format_of(uri: str) -> str:

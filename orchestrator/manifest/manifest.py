@@ -21,6 +21,7 @@ from gamecraft_core.base.inputs import read_bytes
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.spec import SessionSpec
 from gamecraft_core.base.store import file_uri, local_path, scheme_of
+from orchestrator.manifest.copies import written_out
 from orchestrator.manifest.formats import RawRow, format_of, read_rows
 from orchestrator.manifest.rows import RowError, RowErrors, RowReader, refused
 from orchestrator.manifest.sources import Sources
@@ -77,14 +78,16 @@ class Manifest:
         self._trusting = RowReader(presets, default_preset, _Unseen(folder, options))
 
     def rows(self, settled: Collection[str] = ()) -> Iterator[SessionSpec | RowErrors]:
-        """Every row in file order. Derived ids that repeat get -2, -3, ...; a given id that repeats is an error.
+        """Every row in file order, one that asks for several videos so many times.
+
+        Derived ids that repeat get -2, -3, ...; a given id that repeats is an error.
 
         Of sessions that have ``settled`` the images and videos are not looked at again.
         """
         taken: dict[str, int] = {}
         empty = True
         with self._open() as file:
-            for raw in read_rows(file, self._format):
+            for raw in written_out(read_rows(file, self._format)):
                 empty = False
                 yield self._settle(raw, taken, settled)
         if empty:
@@ -116,7 +119,7 @@ class Manifest:
         """Validate one row and see that its id is its own; ``taken`` counts the rows behind every id so far."""
         if raw.problem:
             return refused(raw.number, "", ("row", *raw.problem))
-        result = self._known(raw, taken, settled) or self._reader.read(raw.cells, raw.number)
+        result = self._known(raw, taken, settled) or self._reader.read(raw.cells, raw.number, raw.copy)
         name = result.session_id
         key = folded(name)
         repeated = bool(name) and key in taken
@@ -133,9 +136,9 @@ class Manifest:
     def _known(self, raw: RawRow, taken: dict[str, int], settled: Collection[str]) -> SessionSpec | None:
         """The row as read without a look at its files, where its session has settled."""
         given = raw.cells.get("session_id")
-        if not settled or (given is not None and str(given) not in settled):
+        if not settled or (given is not None and not raw.copy and str(given) not in settled):
             return None
-        result = self._trusting.read(raw.cells, raw.number)
+        result = self._trusting.read(raw.cells, raw.number, raw.copy)
         name = result.session_id
         return result if isinstance(result, SessionSpec) and name in settled and folded(name) not in taken else None
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any, Literal, cast
 
 from gamecraft_core.base.errors import BadInput, UsageError
+from gamecraft_core.base.family import Family, family_of
 from gamecraft_core.base.ids import check_id, digest
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.redact import redact
 from gamecraft_core.base.spec import Control, Priority, SessionSpec, Start
-from gamecraft_core.timeline.frames import CHUNK_FRAMES, Compression, check_chunk_frames, check_session_compression
+from gamecraft_core.timeline.frames import Compression, check_session_compression
+from orchestrator.manifest import copies
 from orchestrator.manifest.actions import FIELD as ACTIONS_FIELD
-from orchestrator.manifest.actions import read_controls
-from orchestrator.manifest.fields import Fields, as_integer, meant, shown
+from orchestrator.manifest.fields import Fields, meant, shown
+from orchestrator.manifest.lengths import check_length, read_length
 from orchestrator.manifest.sources import Sources
 
 COLUMNS = (
@@ -38,14 +41,22 @@ COLUMNS = (
     "height",
     "width",
     "chunk_frames",
+    "frames",
+    "seconds",
+    "videos",
+    "embedded_guidance",
 )
+_STARTS: tuple[Literal["image", "video"], ...] = ("image", "video")
 PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 
 #: Pixels a side must be a multiple of: the VAE's 8 times the transformer's patch of 2.
 SIZE_STEP = 16
 MAX_SIDE = 8192
 #: As in SamplingConfig, which guards the preset's own values.
-MAX_STEPS, MAX_GUIDANCE, MAX_SHIFT, MAX_SEED = 1000, 30.0, 100.0, 2**63 - 1
+MAX_STEPS, MAX_GUIDANCE, MAX_EMBEDDED, MAX_SHIFT, MAX_SEED = 1000, 30.0, 100.0, 100.0, 2**63 - 1
+
+#: What a spec says of itself where nobody says otherwise.
+_DEFAULTS = {field.name: field.default for field in dataclass_fields(SessionSpec)}
 
 _COMPRESSION: dict[int, Compression] = {4: "884", 8: "888", 1: "none"}
 
@@ -84,15 +95,19 @@ class RowReader:
         self._default = default_preset
         self._sources = sources
 
-    def read(self, cells: Mapping[str, Any], row: int) -> SessionSpec | RowErrors:
-        """Validate one row. Without a ``session_id`` the id is a digest of what the row asks for."""
+    def read(self, cells: Mapping[str, Any], row: int, copy: int = 0) -> SessionSpec | RowErrors:
+        """Validate one row. Without a ``session_id`` the id is a digest of what the row asks for.
+
+        ``copy`` is which of its videos is meant: the seed rises with it, and a given id gets -2, -3, ...
+        """
         fields = Fields(cells)
         for column in cells:
             if column not in COLUMNS:
                 name = shown(column)
                 fields.refuse(name.strip("'") or "row", f"unknown column {name}", meant(column, COLUMNS))
         session_id = _identifier(fields, "session_id", "")
-        spec = self._spec(fields, session_id, row)
+        session_id = f"{session_id}-{copy + 1}" if session_id and copy else session_id
+        spec = self._spec(fields, session_id, row, copy)
         if fields.problems:
             return refused(row, session_id, *((p.field, p.reason, p.remedy) for p in fields.problems))
         return spec
@@ -107,24 +122,22 @@ class RowReader:
             raise UsageError(first.reason, field=first.field, remedy=first.remedy)
         raise UsageError("; ".join(f"{e.field}: {e.reason} ({e.remedy})" for e in result.errors))
 
-    def _spec(self, fields: Fields, session_id: str, row: int) -> SessionSpec:
+    def _spec(self, fields: Fields, session_id: str, row: int, copy: int) -> SessionSpec:
         preset = self._presets[fields.choice("preset", self._default, self._presets, "preset")]
         try:
             check_session_compression(_COMPRESSION[preset.vae.time_compression_ratio])
         except BadInput as error:
             fields.refuse("preset", error.message, error.remedy)
-        written, start = self._start(fields)
+        family = family_of(preset.family)
+        written, start = self._start(fields, family)
         sampling, video = preset.sampling, preset.video
         height, width = _size(fields, preset)
-        chunk_frames = _chunk_frames(fields, preset)
-        controls = read_controls(
-            fields, preset.control, lambda path, place: self._sources.pose_rows(path, chunk_frames, place)
-        )
+        controls, chunk_frames = read_length(fields, preset, family.length, (height, width), self._sources.pose_rows)
         settings: dict[str, Any] = {
             "preset": preset.name,
             "prompt": _prompt(fields),
             "negative_prompt": fields.text("negative_prompt", sampling.negative_prompt),
-            "seed": fields.integer("seed", sampling.seed, 0, MAX_SEED),
+            "seed": _seed(fields, sampling.seed, copy),
             "steps": fields.integer("steps", sampling.steps, 1, MAX_STEPS),
             "guidance": fields.number("guidance", sampling.guidance, 1.0, MAX_GUIDANCE),
             "shift": fields.number("shift", sampling.shift, 0.0, MAX_SHIFT, open_low=True),
@@ -133,10 +146,11 @@ class RowReader:
             "chunk_frames": chunk_frames,
             "fps": video.fps,
         }
+        more = _more(fields, preset)
         priority = fields.choice("priority", "batch", PRIORITIES, "priority")
         tenant = _identifier(fields, "tenant", "default")
         if not session_id and not fields.problems:
-            session_id = _derived_id(settings, start.kind, written, controls)
+            session_id = _derived_id({**settings, **more}, start.kind, written, controls)
         return SessionSpec(
             session_id=session_id,
             start=start,
@@ -144,15 +158,23 @@ class RowReader:
             tenant=tenant,
             priority=cast(Priority, priority),
             row=row,
+            keeps_start=family.keeps_start,
             **settings,
+            **more,
         )
 
-    def _start(self, fields: Fields) -> tuple[str, Start]:
+    def _start(self, fields: Fields, family: Family) -> tuple[str, Start]:
         """The path as written, and the start with its absolute URI, looked at."""
-        kind: Literal["image", "video"] = "video" if fields.has("video") else "image"
-        if fields.has("image") == fields.has("video"):
-            what = "both are given" if fields.has("image") else "neither is given"
-            fields.refuse("image", f"a session starts from an image or a video, and {what}", "give exactly one of them")
+        given = [kind for kind in _STARTS if fields.has(kind)]
+        if not given and "none" in family.starts:
+            return "", Start("none", "")
+        kind = given[0] if given else "image"
+        if len(given) != 1 or kind not in family.starts:
+            allowed = [each for each in family.starts if each != "none"]
+            what = "none is given" if not given else f"{' and '.join(given)} {'are' if given[1:] else 'is'} given"
+            remedy = f"give {'exactly one of them' if allowed[1:] else allowed[0]}" if allowed else "leave it out"
+            begins = f"from {' or '.join(allowed)}" if allowed else "from its prompt alone"
+            fields.refuse(kind, f"a session of this preset starts {begins}, and {what}", remedy)
             return "", Start(kind, "")
         noted = len(fields.problems)
         path = fields.text(kind, "", max_length=4096)
@@ -175,17 +197,11 @@ def refused(row: int, session_id: str, *problems: tuple[str, str, str]) -> RowEr
 
 def check_preset(preset: Preset) -> None:
     """Raise BadInput where a preset's own defaults could not start a session."""
-    if preset.family != "gamecraft":
-        why = f"sessions of the family {preset.family} cannot be run yet"
-        raise BadInput(why, field="family", remedy="choose a preset of the family gamecraft")
     check_session_compression(_COMPRESSION[preset.vae.time_compression_ratio])
     video, control = preset.video, preset.control
     if problem := _size_problem(video.height, video.width, video.max_pixels):
         raise BadInput(problem[1], field=f"video.{problem[0]}", remedy=problem[2])
-    try:
-        check_chunk_frames(video.chunk_frames)
-    except BadInput as error:
-        raise BadInput(error.message, field="video.chunk_frames", remedy=error.remedy) from error
+    check_length(preset, family_of(preset.family).length)
     for name, action in (("default_speed", "w"), ("default_rotation_speed", "left_rot")):
         default, high = control.default_for(action), control.most_for(action)
         if not 0 <= control.speed_min <= default <= high:
@@ -219,14 +235,25 @@ def _size_problem(height: int, width: int, max_pixels: int) -> tuple[str, str, s
     return None
 
 
-def _chunk_frames(fields: Fields, preset: Preset) -> int:
-    value = fields.get("chunk_frames")
-    frames = preset.video.chunk_frames if value is None else as_integer(value)
-    if frames in CHUNK_FRAMES:
-        return frames
-    remedy = f"use {' or '.join(map(str, CHUNK_FRAMES))}"
-    fields.refuse("chunk_frames", f"a chunk of {shown(value)} frames is not possible", remedy)
-    return preset.video.chunk_frames
+def _seed(fields: Fields, default: int, copy: int) -> int:
+    videos = fields.integer(copies.FIELD, 1, 1, copies.MOST)
+    return fields.integer("seed", default, 0, MAX_SEED - videos + 1) + copy
+
+
+def _more(fields: Fields, preset: Preset) -> dict[str, Any]:
+    """Settings that not every family has; only what is not the spec's own default, so that ids stay what they were."""
+    sampling, told = preset.sampling, preset.dit.guidance_embed
+    if fields.has("embedded_guidance") and not told:
+        remedy = "leave it out, or give guidance"
+        fields.refuse("embedded_guidance", f"the model of {preset.name} is not told its guidance", remedy)
+    asked = {
+        "layout": preset.video.layout,
+        "embedded_guidance": fields.number("embedded_guidance", sampling.embedded_guidance, 0.0, MAX_EMBEDDED),
+        "guidance_rescale": sampling.guidance_rescale,
+        "flow_reverse": sampling.flow_reverse,
+        "tea_cache": sampling.tea_cache,
+    }
+    return {name: value for name, value in asked.items() if value != _DEFAULTS[name]}
 
 
 def _prompt(fields: Fields) -> str:
