@@ -43,8 +43,9 @@ def stage_figures(plan: Plan) -> dict[str, Figure]:
 
 def _which(plan: Plan) -> tuple[tuple[bool, str], ...]:
     """Whether it continues, and the name, of each kind of chunk that the plan has."""
-    kinds = ((False, "first chunk"), (True, "next chunk"))
-    return kinds if plan.costs.family.continues else kinds[:1]
+    if not plan.costs.family.continues:
+        return ((False, "whole video"),)
+    return (False, "first chunk"), (True, "next chunk")
 
 
 def assumptions(plan: Plan) -> Iterator[tuple[str, float, str]]:

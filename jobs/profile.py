@@ -80,10 +80,16 @@ def _encode(preset: Preset, device: torch.device) -> Runs:
     if "image" not in family_of(preset.family).starts:
         return
     starter, video = models.starter(preset, device), preset.video
-    size = {"height": video.height, "width": video.width, "chunk_frames": video.chunk_frames}
 
     def encode(number: int) -> None:
-        order = EncodeOrder(session_id="sample", start=Start("image", ""), seed=number, **size)
+        order = EncodeOrder(
+            session_id="sample",
+            start=Start("image", ""),
+            height=video.height,
+            width=video.width,
+            chunk_frames=video.chunk_frames,
+            seed=number,
+        )
         starter.of_image(_picture(1, video.height, video.width)[0], order)
 
     yield "encode", encode
@@ -95,8 +101,8 @@ def _decode(preset: Preset, device: torch.device) -> Runs:
     from gamecraft_core.footprint import sample
 
     painter = models.painter(preset, models.vae_codec(preset, device))
-    order, start = sample.decode_order(preset, continuing=True), sample.start(preset)
-    latents = sample.latents(preset, family_work(preset).payload)
+    own, start = family_work(preset), sample.start(preset)
+    order, latents = sample.decode_order(preset, *own.place(continuing=True)), sample.latents(preset, own.payload)
     yield "decode", lambda number: painter.frames(order, latents, start)
 
 
@@ -121,10 +127,11 @@ def _denoise(preset: Preset, device: torch.device) -> Runs:
 
 
 def _encode_video(preset: Preset, device: torch.device) -> Runs:
+    from gamecraft_core.costs.family import family_work
     from gamecraft_core.footprint import sample
     from gamecraft_core.media.fragment import encode_fragment
 
-    order = sample.decode_order(preset, continuing=True)
+    order = sample.decode_order(preset, *family_work(preset).place(continuing=True))
     frames = _picture(order.frames, order.height, order.width)
     yield (
         "encode_video",

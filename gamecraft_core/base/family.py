@@ -46,7 +46,7 @@ _KNOWN = {
             starts=("image", "video"),
             length="actions",
             denoiser="gamecraft_core.families.gamecraft:GameCraftDenoiser",
-            work="gamecraft_core.costs.gamecraft:GameCraftWork",
+            work="gamecraft_core.costs.history:GameCraftWork",
         ),
         Family(
             "hunyuan_video",
@@ -59,6 +59,7 @@ _KNOWN = {
             starts=("image",),
             length="frames",
             denoiser="gamecraft_core.families.hunyuan_video_i2v:ImageToVideoDenoiser",
+            work="gamecraft_core.costs.history:AfterImageWork",
         ),
         Family(
             "framepack",

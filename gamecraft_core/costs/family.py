@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 from gamecraft_core.base.family import family_of, load
@@ -13,7 +14,15 @@ from gamecraft_core.costs.dit import Sequence
 from gamecraft_core.costs.work import Work
 from gamecraft_core.footprint.vision import image_tokens
 from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
-from gamecraft_core.timeline.spans import span
+from gamecraft_core.timeline.spans import Span, span
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """So many latent frames decoded together, all their pixel frames or (half open) the ``wanted`` ones."""
+
+    latents: int
+    wanted: Span | None = None
 
 
 class FamilyWork:
@@ -95,9 +104,9 @@ class FamilyWork:
         start, end = span(video.layout, video.chunk_frames, chunks, index)
         return end - start
 
-    def decoded(self, index: int, chunks: int) -> tuple[int, ...]:
-        """Latent frames of each of the pieces that are decoded for them."""
-        return (self.payload,)
+    def decoded(self, index: int, chunks: int) -> tuple[Piece, ...]:
+        """What is decoded for them."""
+        return (Piece(self.payload),)
 
 
 def family_work(preset: Preset) -> FamilyWork:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import prod
 
 from gamecraft_core.costs.dit import Sequence
-from gamecraft_core.costs.family import FamilyWork
+from gamecraft_core.costs.family import FamilyWork, Piece
 from gamecraft_core.costs.vision import vision_work
 from gamecraft_core.costs.work import Work
+from gamecraft_core.timeline.fades import settled
 from gamecraft_core.timeline.frames import SPATIAL_RATIO
 from gamecraft_core.timeline.sections import carried, video_tokens, window_of
 
@@ -34,6 +35,11 @@ class FramePackWork(FamilyWork):
         cells = far * 4**3 + middle * 2**3 + near + steps * new
         seen = self.image_tokens * 3 * (config.image_dim + config.hidden_size)
         return Work(matmul=2 * config.hidden_size * (cells * config.in_channels * prod(config.patch_size) + seen))
+
+    def decoded(self, index: int, chunks: int) -> tuple[Piece, ...]:
+        """Its own latents with those of the section before, and with that one's the frames under the cross-fade."""
+        clips = settled(self.preset.video.layout, self.new, index, chunks).clips
+        return tuple(Piece(clip.count, clip.wanted) for clip in clips)
 
     def sight(self) -> Work:
         return vision_work(self.preset)

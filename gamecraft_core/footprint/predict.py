@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.family import family_of, load
+from gamecraft_core.base.messages import DecodeOrder, FloatArray, StartPayload
 from gamecraft_core.base.preset import Preset, SamplingConfig, WeightsConfig
 from gamecraft_core.costs.dit import Share
 from gamecraft_core.costs.family import family_work
@@ -23,6 +24,7 @@ from gamecraft_core.dit.layers import Modulation
 from gamecraft_core.dit.stream import Prompt
 from gamecraft_core.dit.trunk import Trunk
 from gamecraft_core.families.denoiser import Denoiser
+from gamecraft_core.families.paint import Painter
 from gamecraft_core.footprint import sample
 from gamecraft_core.footprint.live_bytes import LiveBytes
 from gamecraft_core.footprint.role import Role
@@ -120,10 +122,24 @@ def encode_role(preset: Preset) -> Role:
 
 @cache
 def _imagined_decode(preset: Preset) -> int:
-    codec, own = VaeCodec(preset, _vae(preset), META), family_work(preset)
-    latents = sample.latents(preset, max(own.decoded(*own.place(continuing=True))))
-    with LiveBytes(META) as live, torch.inference_mode():
-        codec.decode_float(latents).mul_(255.0).to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    own, codec = family_work(preset), VaeCodec(preset, _vae(preset), META)
+    painter: Painter = load(own.family.painter)(preset, codec)
+    latents, start = sample.latents(preset, own.payload), sample.start(preset)
+    chunks = own.place(continuing=True)[1]
+    different = {own.decoded(index, chunks): index for index in range(chunks)}
+    return max(
+        _painted(painter, sample.decode_order(preset, index, chunks), latents, start) for index in different.values()
+    )
+
+
+def _painted(painter: Painter, order: DecodeOrder, latents: FloatArray, start: StartPayload | None) -> int:
+    """The peak until frames would leave the device."""
+    with LiveBytes(META) as live:
+        try:
+            painter.frames(order, latents, start)
+        except NotImplementedError as error:  # there is nothing to be copied
+            if "meta tensor" not in str(error):
+                raise
     return live.peak
 
 

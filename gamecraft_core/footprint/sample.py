@@ -36,9 +36,8 @@ def order(preset: Preset, *, continuing: bool, seed: int = 0) -> DenoiseOrder:
     )
 
 
-def decode_order(preset: Preset, *, continuing: bool) -> DecodeOrder:
+def decode_order(preset: Preset, index: int, chunks: int) -> DecodeOrder:
     video = preset.video
-    index, chunks = family_work(preset).place(continuing=continuing)
     start, end = span(video.layout, video.chunk_frames, chunks, index)
     return DecodeOrder(
         session_id="sample",
