@@ -10,6 +10,7 @@ import pytest
 from actors.decode import DecodeActor, is_constant
 from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DecodeOrder
+from gamecraft_core.families.paint import ChunkPainter
 from jobs.config import resolve
 from tests.fakes.recordings import flat_frames
 
@@ -25,7 +26,8 @@ class FlatCodec:
 
 def actor(*settings: str) -> Any:
     made: Any = DecodeActor("decode-0", resolve("tiny-gamecraft", sets=settings).preset, 1, {})
-    made._codec = FlatCodec()
+    codec: Any = FlatCodec()
+    made._painter = ChunkPainter(made._preset, codec)
     return made
 
 

@@ -30,7 +30,8 @@ def made(image: FloatArray | None = None, **changes: Any) -> FloatArray:
 @pytest.mark.parametrize(("frames", "latents"), [(5, 2), (17, 5), (33, 9)])
 def test_the_video_begins_with_its_image_and_has_the_frames_asked_for(frames: int, latents: int) -> None:
     video = made(chunk_frames=frames, steps=1)
-    assert (video.shape, video.dtype) == ((16, latents, 2, 6), np.float32)
+    assert video.shape == (16, latents, 2, 6)
+    assert video.dtype == np.float32
     np.testing.assert_array_equal(video[:, :1], start_image())
 
 

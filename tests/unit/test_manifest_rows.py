@@ -282,11 +282,6 @@ def test_a_preset_no_session_could_start_with_is_refused(section: str, changes: 
     assert caught.value.remedy
 
 
-def test_a_family_that_no_lane_runs_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"family: .*hunyuan_video cannot be run yet"):
-        check_preset(tiny_preset().model_copy(update={"family": "hunyuan_video"}))
-
-
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=12)
 anything = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)

@@ -14,6 +14,7 @@ from actors import models
 from actors.decode import DecodeActor
 from gamecraft_core.base.messages import FloatArray
 from gamecraft_core.base.preset import VaeConfig
+from gamecraft_core.families.paint import ChunkPainter
 from gamecraft_core.media.fragment import encode_fragment
 from gamecraft_core.media.jpeg import singles, strip
 from gamecraft_core.vae.preview import learn
@@ -77,6 +78,7 @@ def test_a_decode_lane_previews_once_it_has_learnt() -> None:
 
     actor: Any = DecodeActor("decode-0", resolve("tiny-gamecraft").preset, 1, {})
     actor._codec = LinearVae(CONFIG)
+    actor._painter = ChunkPainter(actor._preset, actor._codec)
     latents = np.zeros((16, 9, 4, 6), np.float32)
     assert actor.preview(latents) is None
     actor.learn_preview()

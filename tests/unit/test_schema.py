@@ -117,9 +117,9 @@ def test_equal_orders_give_equal_bytes(order: CommitOrder) -> None:
 
 def test_mistakes_of_the_caller_are_loud(order: CommitOrder) -> None:
     first = order.chunks[0]
-    with pytest.raises(ValueError, match="do not tile 34 frames"):
+    with pytest.raises(ValueError, match="do not make 34 frames"):
         row_of(replace(order, chunks=order.chunks[:1]))
-    with pytest.raises(ValueError, match="do not tile"):
+    with pytest.raises(ValueError, match="do not make"):
         row_of(replace(order, chunks=(replace(first, end=33), order.chunks[1])))
     with pytest.raises(ValueError, match="unknown timings"):
         row_of(replace(order, chunks=(replace(first, timings={"upload": 1.0}), order.chunks[1])))
