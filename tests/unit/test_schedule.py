@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.timeline.schedule import cached_steps, make_schedule
+from gamecraft_core.timeline.schedule import cached_steps, make_schedule, shift_of_tokens
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.3, 5.0, 7.0])
@@ -26,6 +28,14 @@ def test_shape_and_ends() -> None:
     assert schedule.sigmas.dtype == schedule.timesteps.dtype == np.float32
     assert (schedule.sigmas[0], schedule.sigmas[-1], schedule.timesteps[0]) == (1, 0, 1000)
     assert (np.diff(schedule.sigmas) < 0).all()
+
+
+def test_the_shift_of_a_size() -> None:
+    shifts = [shift_of_tokens(tokens) for tokens in range(4, 10_000)]
+    assert all(low <= high for low, high in pairwise(shifts))
+    assert [round(shift_of_tokens(tokens), 6) for tokens in (256, 4096)] == [1.648721, 3.158193]
+    assert shift_of_tokens(8797) < 7
+    assert round(shift_of_tokens(8798), 12) == round(shift_of_tokens(14_400), 12) == 7
 
 
 def test_cached_steps_exist_for_50_only() -> None:
