@@ -7,7 +7,7 @@ the text, and how its steps are taken. All state of a denoise (added tokens, con
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, TypeVar
@@ -21,7 +21,7 @@ from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, StartPayload, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.dit.condition import ConditionTable, ConditionTables, table_key
-from gamecraft_core.dit.embed import patchify, unpatchify
+from gamecraft_core.dit.embed import PatchEmbed, patchify, unpatchify
 from gamecraft_core.dit.memo import StepMemo
 from gamecraft_core.dit.rope import Cells, RopeTables
 from gamecraft_core.dit.stream import Grid, Prompt, Stream
@@ -54,6 +54,23 @@ class Branch:
     memo: StepMemo = field(default_factory=StepMemo)
     sight: Tensor | None = None
     tea: TeaCache | None = None
+
+
+class LastTokens:
+    """A chunk's patch tokens on this rank, of which only the last depend on its latents; all else is made once."""
+
+    def __init__(self, embed: PatchEmbed, constant: Tensor, stream: Stream, patch: Grid) -> None:
+        """``constant`` [local, hidden] are the tokens with zeros in place of the latents."""
+        self._embed, self._constant, self._stream, self._patch = embed, constant, stream, patch
+
+    def at(self, latents: Tensor) -> Tensor:
+        """Tokens [local, hidden] with ``latents`` [16, T_new, h, w] in their place."""
+        shard, kept = self._stream.shard, self._stream.kept
+        patches = patchify(latents, self._patch)
+        patches = shard.take(pad_rows(patches, shard.total, front=shard.total - len(patches)))
+        tokens = self._constant.clone()
+        tokens[kept] += self._embed.change(patches[kept])
+        return tokens
 
 
 class Denoiser(ABC, Generic[Model]):
@@ -192,7 +209,7 @@ class Denoiser(ABC, Generic[Model]):
             (Cells(tuple(range(t)), h, w),), (t, h, w), None if keep_frames is None else keep_frames * h * w
         )
 
-    def _patch_grid(self, latent_shape: Grid) -> Grid:
+    def _patch_grid(self, latent_shape: Sequence[int]) -> Grid:
         t, h, w = (size // part for size, part in zip(latent_shape, self._config.patch_size, strict=True))
         return t, h, w
 

@@ -19,13 +19,12 @@ from gamecraft_core.dit.embed import CoarseEmbed, ImageProjection, patchify
 from gamecraft_core.dit.rope import Cells
 from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.dit.trunk import Trunk
-from gamecraft_core.families.denoiser import Denoiser, TokensAt, unfilled
-from gamecraft_core.parallel.shard import pad_rows
+from gamecraft_core.families.denoiser import Denoiser, LastTokens, TokensAt, unfilled
 from gamecraft_core.sampling.denoise import told_in
 from gamecraft_core.sampling.solvers import Solver
 from gamecraft_core.sampling.unipc import UniPc
 from gamecraft_core.timeline.frames import SPATIAL_RATIO
-from gamecraft_core.timeline.schedule import Schedule
+from gamecraft_core.timeline.schedule import Schedule, make_schedule
 from gamecraft_core.timeline.sections import carried, carry, clean_inputs, window_of
 
 #: Clean latents [16, T, h, w], their places in time, and how many patches along each axis one token stands for.
@@ -56,24 +55,6 @@ def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) 
     return unfilled(model, device)
 
 
-class PackedTokens:
-    """This rank's tokens of a section; those of what it is shown are made once."""
-
-    def __init__(self, model: FramePack, shown: Tensor, stream: Stream, patch: Grid) -> None:
-        """``shown`` [tokens, hidden] go before the window's."""
-        self._embed, self._stream, self._patch = model.img_in, stream, patch
-        self._constant = stream.shard.take(pad_rows(shown, stream.shard.total))
-        self._own = slice(stream.shard.local_index(stream.before), stream.shard.local)
-
-    def at(self, latents: Tensor) -> Tensor:
-        """Tokens [local, hidden] with the window's ``latents`` [16, T, h, w]."""
-        shard = self._stream.shard
-        patches = pad_rows(patchify(latents, self._patch), shard.total, front=self._stream.before)
-        tokens = self._constant.clone()
-        tokens[self._own] = self._embed(shard.take(patches)[self._own])
-        return tokens
-
-
 class FramePackDenoiser(Denoiser[FramePack]):
     """Sections in inverted or forward order; ``chunk_frames`` are four a latent frame of the window."""
 
@@ -86,7 +67,9 @@ class FramePackDenoiser(Denoiser[FramePack]):
 
     def _schedule(self, order: DenoiseOrder) -> Schedule:
         """Timesteps are rounded to the model's type, as the published code rounds them: 1000, 996, 988, ..."""
-        return told_in(self.model.dtype, super()._schedule(order))
+        return told_in(
+            self.model.dtype, make_schedule(order.steps, order.shift, reverse=order.flow_reverse, by_odds=True)
+        )
 
     def _solver(self, schedule: Schedule) -> Solver:
         return UniPc(schedule.sigmas)
@@ -98,22 +81,23 @@ class FramePackDenoiser(Denoiser[FramePack]):
         shown = clean_inputs(self._video.layout, window, order.index, order.chunks, past, _given(start).latents)
         at = shown.indices
         parts = [(shown.far, at.far, 4), (shown.middle, at.middle, 2), (shown.near, at.near, 1)]
-        return self.packed((window, *blank.shape[2:]), at.window, parts)
+        return self.packed(blank, at.window, parts)
 
     def packed(
-        self, latent_shape: Grid, times: Sequence[int], shown: Sequence[Shown], *, every_row: bool = False
+        self, blank: Tensor, times: Sequence[int], shown: Sequence[Shown], *, every_row: bool = False
     ) -> tuple[Stream, TokensAt]:
-        """The stream of a window (T, h, w) at ``times`` after what is ``shown``, and what makes its tokens.
+        """The stream of a window at ``times`` after what is ``shown``, and what makes tokens of latents like ``blank``.
 
         ``every_row``: predictions of what is shown are made, too.
         """
-        t, h, w = self._patch_grid(latent_shape)
+        patch = self._config.patch_size
+        t, h, w = self._patch_grid(blank.shape[1:])
         own = Cells(tuple(times), h, w)
         parts = [Cells(tuple(places), h, w, side) for _, places, side in shown]
         stream = self._stream((*parts, own), (t, h, w), None if every_row else sum(cells.tokens for cells in parts))
-        embedded = [self.model.clean_x_embedder(self._tensor(latents), side) for latents, _, side in shown]
-        nothing = torch.empty(0, self._config.hidden_size, dtype=self.model.dtype, device=self.model.device)
-        return stream, PackedTokens(self.model, torch.cat([nothing, *embedded]), stream, self._config.patch_size).at
+        tokens = [self.model.clean_x_embedder(self._tensor(latents), side) for latents, _, side in shown]
+        constant = stream.shard.take(torch.cat([*tokens, self.model.img_in(patchify(blank, patch))]))
+        return stream, LastTokens(self.model.img_in, constant, stream, patch).at
 
     def _sight(self, start: StartPayload | None) -> Tensor:
         tokens: Tensor = self.model.image_projection(self._tensor(_given(start).image))

@@ -15,7 +15,7 @@ from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.dit.trunk import Trunk
 from gamecraft_core.families.camera_net import CameraNet
 from gamecraft_core.families.denoiser import Branch, Denoiser, TokensAt, prompts, unfilled
-from gamecraft_core.families.history import ChunkTokens, input_channels
+from gamecraft_core.families.history import input_channels, tokens_after
 from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
 from gamecraft_core.timeline.camera import control_rows, intrinsics, relative_c2w
 from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
@@ -59,7 +59,7 @@ class GameCraftDenoiser(Denoiser[GameCraft]):
         return plan.history_latents, size
 
     def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> TokensAt:
-        return ChunkTokens(self.model, past, blank, stream, self._config.patch_size).at
+        return tokens_after(self.model, past, blank, stream, self._config.patch_size)
 
     def branch(self, states: TextStates, camera: Tensor, stream: Stream, timesteps: tuple[float, ...] = ()) -> Branch:
         """A branch from a prompt and the camera tokens of the new frames, before which history sees no camera.

@@ -32,6 +32,10 @@ def fingerprint(preset: Preset) -> str:
             "clip": _contents(local(preset.text.clip, "text.clip", pick_text), pick_text),
         },
     }
+    if preset.vision is not None:
+        path = preset.vision.path
+        files = None if path is None else _contents(local(path, "vision.path", pick_text), pick_text)
+        value["vision"] = [preset.vision.random, files, None if path else weights.seed]
     if weights.kind == "random":
         value["seed"] = weights.seed
     else:

@@ -22,6 +22,15 @@ def test_every_step_count_has_torch_bits(shift: float) -> None:
         np.testing.assert_array_equal(schedule.timesteps, (sigmas[:-1] * 1000).numpy(), err_msg=f"{steps} steps")
 
 
+@pytest.mark.parametrize("shift", [1.5, 3.0, 6.999999999999999])
+def test_the_shift_of_odds_has_torch_bits(shift: float) -> None:
+    for steps in range(1, 101):
+        u = torch.linspace(1, 0, steps + 1)
+        sigmas = make_schedule(steps, shift, by_odds=True).sigmas
+        np.testing.assert_array_equal(sigmas, (shift / (shift + (1 / u - 1))).numpy(), err_msg=f"{steps} steps")
+        np.testing.assert_allclose(sigmas, make_schedule(steps, shift).sigmas, atol=2e-7)
+
+
 def test_shape_and_ends() -> None:
     schedule = make_schedule(8, 5.0)
     assert schedule.steps == 8

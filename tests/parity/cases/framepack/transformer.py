@@ -65,9 +65,10 @@ class Sample:
 
     def predict(self, *, every_row: bool) -> Tensor:
         """The velocity; ``seen`` has the activations under their stored names."""
-        t, h, w = self._video.shape[1:]
         with torch.inference_mode():
-            stream, tokens_at = self._runner.packed((t, h, w), self._times, self._shown, every_row=every_row)
+            stream, tokens_at = self._runner.packed(
+                torch.zeros_like(self._video), self._times, self._shown, every_row=every_row
+            )
             self.seen["rope_cos"], self.seen["rope_sin"] = rope.as_stored(stream.rope)
             told = self._runner.model.final_layer.linear.register_forward_pre_hook(self._projected)
             try:
