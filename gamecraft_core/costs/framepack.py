@@ -29,10 +29,10 @@ class FramePackWork(FamilyWork):
         return Sequence(sum(shown) + own, own, self.preset.text.max_tokens + self.image_tokens)
 
     def patches(self, local: int, new: int, steps: int) -> Work:
-        """What is shown is embedded once, on every rank, as is the image; a step embeds its share of the window."""
+        """What is shown, the image and a window of zeros are embedded once, on every rank; a step adds its latents."""
         config = self.preset.dit
-        far, middle, near, _ = self._packed()
-        cells = far * 4**3 + middle * 2**3 + near + steps * new
+        far, middle, near, own = self._packed()
+        cells = far * 4**3 + middle * 2**3 + near + own + steps * new
         seen = self.image_tokens * 3 * (config.image_dim + config.hidden_size)
         return Work(matmul=2 * config.hidden_size * (cells * config.in_channels * prod(config.patch_size) + seen))
 

@@ -28,6 +28,7 @@ from gamecraft_core.families.paint import Painter
 from gamecraft_core.footprint import sample
 from gamecraft_core.footprint.live_bytes import LiveBytes
 from gamecraft_core.footprint.role import Role
+from gamecraft_core.footprint.vision import vision_sizes, vision_weights
 from gamecraft_core.sampling.guidance import embedded, is_guided
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
@@ -116,8 +117,10 @@ def decode_role(preset: Preset) -> Role:
 
 
 def encode_role(preset: Preset) -> Role:
-    """An encode lane: the whole VAE, and a start of the greatest length encoded with the preset's tiling."""
-    return Role(_vae_weights(preset), _imagined_encode(_sizes_of(preset)))
+    """An encode lane: VAE and image encoder, and a start of the greatest length encoded with the preset's tiling."""
+    seen = 0 if preset.vision is None else vision_weights(vision_sizes(preset))
+    sight = seen * getattr(torch, preset.runtime.text_dtype).itemsize
+    return Role(_vae_weights(preset) + sight, _imagined_encode(_sizes_of(preset)))
 
 
 @cache

@@ -51,10 +51,14 @@ def llm_weights(sizes: dict[str, int], skip_layers: int) -> int:
 
 def clip_weights(sizes: dict[str, int]) -> int:
     """Weights of CLIP's text half, without its projection."""
+    return (sizes["vocab_size"] + sizes["max_position_embeddings"]) * sizes["hidden_size"] + layers_weights(sizes)
+
+
+def layers_weights(sizes: dict[str, int]) -> int:
+    """Of CLIP's and SigLIP's layers with their biases and norms, and of the norm after them."""
     hidden, inner = sizes["hidden_size"], sizes["intermediate_size"]
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-    tables = (sizes["vocab_size"] + sizes["max_position_embeddings"]) * hidden
-    return tables + sizes["num_hidden_layers"] * layer + 2 * hidden
+    return sizes["num_hidden_layers"] * layer + 2 * hidden
 
 
 def llm_sizes(preset: Preset) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.footprint.text import folder_sizes
+from gamecraft_core.footprint.text import folder_sizes, layers_weights
 
 #: SigLIP so400m of 384 pixels in patches of 14, the encoder that FramePack's presets name.
 _PUBLISHED = {
@@ -15,6 +15,13 @@ _PUBLISHED = {
     "image_size": 384,
     "patch_size": 14,
 }
+
+
+def vision_weights(sizes: dict[str, int]) -> int:
+    """Weights of SigLIP's vision half, without its pooling head."""
+    patch = sizes["patch_size"]
+    values = sizes["num_channels"] * patch**2 + 1 + (sizes["image_size"] // patch) ** 2
+    return values * sizes["hidden_size"] + layers_weights(sizes)
 
 
 def vision_sizes(preset: Preset) -> dict[str, int]:

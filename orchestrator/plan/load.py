@@ -33,6 +33,11 @@ class Load:
     layout: Layout = "tiled"
 
     @property
+    def opening(self) -> int:
+        """The first chunk that settles any pixels."""
+        return 1 if self.layout == "inverted" and self.chunks > 1 else 0
+
+    @property
     def limits(self) -> Limits:
         under_way = 1 if self.live and self.played else 2
         return Limits(max_sessions=self.sessions, max_undecoded_per_session=under_way)
@@ -40,13 +45,13 @@ class Load:
 
 @dataclass(slots=True)
 class Outcome(Listener):
-    """What a load took. Latency is from a chunk's release to its decoded fragment, of chunks that continue.
+    """What a load took. Latency is from a chunk's release to its decoded fragment, after the first with any pixels.
 
     ``busy`` counts lane-seconds in turns by stage, ``alone`` what the same would have been on cards of their own.
     """
 
     lanes: Mapping[str, SimLane]
-
+    opening: int = 0
     makespan: float = 0.0
     chunks: int = 0
     firsts: list[float] = field(default_factory=list)
@@ -66,15 +71,15 @@ class Outcome(Listener):
             self._released[receipt.session_id, receipt.index] = ready_at
         elif receipt.stage == "decode":
             released = self._released.pop((receipt.session_id, receipt.index))
-            if receipt.index:
+            if receipt.index > self.opening:
                 self.latencies.append(now - released)
-            else:
+            elif receipt.index == self.opening:
                 self.firsts.append(now - self._came[receipt.session_id])
 
 
 def simulate(lanes: Sequence[SimLane], load: Load, loss: float) -> Outcome:
     """Run ``load`` to its end; ``loss`` of a card is lost while several share it."""
-    heard = Outcome({lane.name: lane for lane in lanes})
+    heard = Outcome({lane.name: lane for lane in lanes}, load.opening)
     simulation = Simulation(lanes, load.limits, listeners=[heard], sharing_loss=loss)
     simulation.arrive((number * load.apart, _session(number, load)) for number in range(load.sessions))
     outcome = simulation.run()

@@ -142,7 +142,7 @@ def reference(cards: int, costs: Costs, live: Load, video: Video, memory: int, *
         chunks_per_hour=3600 / seconds,
         latency_p50=live.sessions * chunk,
         latency_p95=live.sessions * chunk,
-        first_chunk=math.ceil(live.sessions / 2) * begin,
+        first_chunk=math.ceil(live.sessions / 2) * (begin + live.opening * chunk),
         **_price(cards, seconds, video),
         memory=memory,
         bound=f"one stage at a time: denoise {later.value / chunk:.0%}, decode {decode.value / chunk:.0%} of a chunk",

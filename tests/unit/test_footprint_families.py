@@ -12,6 +12,7 @@ from gamecraft_core.base.family import family_of, load
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.costs.family import family_work
 from gamecraft_core.families.denoiser import Denoiser
+from gamecraft_core.families.framepack_start import build_siglip
 from gamecraft_core.footprint import sample
 from gamecraft_core.footprint.live_bytes import LiveBytes
 from gamecraft_core.footprint.predict import (
@@ -19,8 +20,10 @@ from gamecraft_core.footprint.predict import (
     condition_bytes,
     decode_role,
     denoise_activations,
+    encode_role,
     rank_weights,
 )
+from gamecraft_core.footprint.vision import vision_sizes, vision_weights
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
@@ -103,3 +106,15 @@ def test_a_decode_of_every_family(name: str) -> None:
         assert len(frames) == order.frames
         peaks.append(live.peak)
     assert 1 / DECODED < decode_role(preset).activations / max(peaks) < DECODED
+
+
+def test_the_image_encoder_s_weights_are_exact() -> None:
+    """Of the published one with the pooling head that is left out: 428,225,600 parameters."""
+    preset = load_preset("tiny-framepack")
+    model, _ = build_siglip(preset, torch.device("meta"))
+    held = sum(weight.nbytes for weight in (*model.parameters(), *CausalVae(preset.vae).parameters()))
+    assert encode_role(preset).weights == held
+    sizes = vision_sizes(load_preset("framepack"))
+    hidden, inner = sizes["hidden_size"], sizes["intermediate_size"]
+    head = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 2 * hidden + hidden
+    assert vision_weights(sizes) + head == 428_225_600
