@@ -190,13 +190,16 @@ def _fits(preset: Preset) -> int:
 
 
 def text_encoders(asked: Asked) -> Finding:
-    """Their folders: configuration, tokenizer and weights."""
+    """Their folders, and that of a model that rewrites prompts: configuration, tokenizer and weights."""
     from gamecraft_core.weights.files import has_safetensors, open_safetensors
     from gamecraft_core.weights.readers import local, pick_text
 
     seen = []
     for preset in asked.presets:
-        for field, place in (("text.llm", preset.text.llm), ("text.clip", preset.text.clip)):
+        text = preset.text
+        for field, place in (("text.llm", text.llm), ("text.clip", text.clip), ("text.rewrite", text.rewrite)):
+            if place is None:
+                continue
             if place.startswith("s3://"):
                 seen.append(f"{field}: {_remote_bytes(place, asked) / 2**30:.1f} GiB on S3")
                 continue
