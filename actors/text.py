@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from actors.role import Role, answering, called
@@ -37,13 +38,14 @@ class TextActor(Role):
     @answering
     def run(self, order: TextOrder) -> tuple[Receipt, TextPayload]:
         def work() -> tuple[TextPayload, dict[str, Any]]:
-            negative = None if order.negative_prompt is None else self._encoder.encode(order.negative_prompt)
+            encode = partial(self._encoder.encode, still=order.still)
+            negative = None if order.negative_prompt is None else encode(order.negative_prompt)
             self.moved(f"{called(order)}: negative prompt")
             prompt, facts = order.prompt, dict[str, Any]()
             if self._rewriter is not None:
                 prompt = self._rewriter.rewrite(prompt, lambda: self.moved(f"{called(order)}: a word of its prompt"))
                 facts["prompt"] = prompt
-            payload = TextPayload(self._encoder.encode(prompt), negative)
+            payload = TextPayload(encode(prompt), negative)
             return payload, {**facts, "payload_bytes": _size(payload.positive) + _size(negative)}
 
         return self.carry(order, work)

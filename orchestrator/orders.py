@@ -24,7 +24,8 @@ from orchestrator.tasks import Chunk, Session
 
 def text(spec: SessionSpec) -> TextOrder:
     negative = spec.negative_prompt if spec.guidance > 1.0 else None
-    return TextOrder(session_id=spec.session_id, prompt=spec.prompt, negative_prompt=negative)
+    still = spec.num_frames == 1
+    return TextOrder(session_id=spec.session_id, prompt=spec.prompt, negative_prompt=negative, still=still)
 
 
 def encode(spec: SessionSpec) -> EncodeOrder:

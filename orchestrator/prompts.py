@@ -13,8 +13,8 @@ from orchestrator import orders
 from orchestrator.ports import Ref
 from orchestrator.tasks import Session
 
-#: Preset, prompt, negative prompt (None where guidance asks for none).
-Content = tuple[str, str, str | None]
+#: Preset, prompt, negative prompt (None where guidance asks for none), and whether it is for a single frame.
+Content = tuple[str, str, str | None, bool]
 
 
 @dataclass(slots=True)
@@ -83,4 +83,4 @@ class Prompts:
 
 def _content(session: Session) -> Content:
     order = orders.text(session.spec)
-    return session.spec.preset, order.prompt, order.negative_prompt
+    return session.spec.preset, order.prompt, order.negative_prompt, order.still

@@ -73,9 +73,12 @@ class Traced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextOrder(Traced):
+    """Encode a prompt. ``still``: for a video of one frame."""
+
     session_id: str
     prompt: str
     negative_prompt: str | None
+    still: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

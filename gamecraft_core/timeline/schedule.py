@@ -6,6 +6,7 @@ there is visible in the transformer's output.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,10 @@ FloatArray = npt.NDArray[np.float32]
 
 #: The only step count for which the step cache is defined.
 CACHE_STEPS = 50
+
+#: FramePack's rule: the logarithm of the shift at two token counts, a line through them, and where it stops.
+_FEW_TOKENS, _MANY_TOKENS = (256, 0.5), (4096, 1.15)
+_MOST_SHIFT = 7.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +51,12 @@ def make_schedule(steps: int, shift: float, *, reverse: bool = True) -> Schedule
     if not reverse:
         sigmas = np.float32(1) - sigmas
     return Schedule(sigmas=sigmas, timesteps=sigmas[:-1] * np.float32(1000))
+
+
+def shift_of_tokens(tokens: int) -> float:
+    """FramePack's shift for a window of ``tokens`` video tokens, those of its history not counted: 7 from 8798 on."""
+    (few, low), (many, high) = _FEW_TOKENS, _MANY_TOKENS
+    return math.exp(min(low + (tokens - few) * (high - low) / (many - few), math.log(_MOST_SHIFT)))
 
 
 def cached_steps(steps: int) -> frozenset[int]:

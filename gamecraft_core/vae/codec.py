@@ -19,6 +19,7 @@ from gamecraft_core.base.preset import Preset
 from gamecraft_core.sampling.noise import Purpose, draw
 from gamecraft_core.vae.model import CausalVae
 from gamecraft_core.vae.spread import Spread
+from gamecraft_core.vae.tiling import Window
 
 Frames = npt.NDArray[np.uint8]
 Device = torch.device | str
@@ -68,10 +69,18 @@ class VaeCodec:
     @torch.inference_mode()
     def decode_float(self, latents: FloatArray) -> Tensor:
         """Latents [16, T, h, w] to float32 frames [3, F, H, W] in 0..1, on the lane's device."""
+        return self.pixels(latents).div_(2.0).add_(0.5).clamp_(0.0, 1.0)
+
+    @torch.inference_mode()
+    def pixels(self, latents: FloatArray, wanted: Window | None = None) -> Tensor:
+        """Latents [16, T, h, w] to float32 frames [3, F, H, W] in about -1..1, not clamped, on the lane's device.
+
+        Of ``wanted`` frames only, with the bits that they have among all, but without the work for the others.
+        """
         z = torch.tensor(latents, dtype=torch.float32, device=self._device)[None] / self._scale
-        pixels = self._vae.decode(z.to(self._dtype))[0]
-        _require_finite(pixels, "VAE decoder")  # now: the clamp below makes white or black of an infinity
-        return pixels.float().div_(2.0).add_(0.5).clamp_(0.0, 1.0)
+        pixels = self._vae.decode(z.to(self._dtype), wanted=wanted)[0]
+        _require_finite(pixels, "VAE decoder")  # now: a clamp makes white or black of an infinity
+        return pixels.float()
 
 
 def _require_finite(values: Tensor, what: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gamecraft_core.base.preset import VaeConfig
 from gamecraft_core.vae.layers import CausalConv3d, Downsample, MidBlock, ResnetBlock, Scratch, Upsample, convolve
-from gamecraft_core.vae.tiling import Run, RunAll, Tiling, one_by_one
+from gamecraft_core.vae.tiling import Run, RunAll, Tiling, Window, one_by_one
 
 _LOGVAR_RANGE = (-30.0, 20.0)
 
@@ -137,9 +137,12 @@ class CausalVae(nn.Module):
         return mean, logvar.clamp(*_LOGVAR_RANGE)
 
     @torch.inference_mode()
-    def decode(self, z: Tensor, run_all: RunAll | None = None) -> Tensor:
-        """Latents [B, latent channels, T, h, w] to pixels [B, 3, F, H, W], about -1..1; ``run_all`` as in encode."""
-        return self.tiling.decode(z, run_all or one_by_one(self.decoding()))
+    def decode(self, z: Tensor, run_all: RunAll | None = None, wanted: Window | None = None) -> Tensor:
+        """Latents [B, latent channels, T, h, w] to pixels [B, 3, F, H, W], about -1..1; ``run_all`` as in encode.
+
+        Of ``wanted`` frames only, and then tiles that have no part in them do not run.
+        """
+        return self.tiling.decode(z, run_all or one_by_one(self.decoding()), wanted)
 
     def encoding(self) -> Run:
         """What makes moments of the pixel tiles of one call, on one thread at a time."""

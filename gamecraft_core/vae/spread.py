@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gamecraft_core.vae.model import CausalVae
-from gamecraft_core.vae.tiling import Batch, Run, RunAll, joined
+from gamecraft_core.vae.tiling import Batch, Run, RunAll, Window, joined
 
 
 class Spread:
@@ -37,9 +37,9 @@ class Spread:
         """As ``CausalVae.encode``; the results are on the first device."""
         return self._vaes[0].encode(x.cpu(), self._among([vae.encoding() for vae in self._vaes]))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, *, wanted: Window | None = None) -> Tensor:
         """As ``CausalVae.decode``; the result is on the first device."""
-        return self._vaes[0].decode(z.cpu(), self._among([vae.decoding() for vae in self._vaes]))
+        return self._vaes[0].decode(z.cpu(), self._among([vae.decoding() for vae in self._vaes]), wanted)
 
     def _among(self, runs: Sequence[Run]) -> RunAll:
         """What runs batches by ``runs``, one for each device. The first error ends the call, once nothing runs."""

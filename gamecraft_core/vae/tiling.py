@@ -46,6 +46,14 @@ class Seam:
         blend = int(size * _OVERLAP)
         return Seam(blend=blend, keep=size - blend)
 
+    def tiles(self, wanted: Window) -> slice:
+        """The time tiles that ``wanted`` samples of the whole are made of: tile n begins to keep ``n * keep + 1``."""
+        start, end = wanted
+        first = max(start - 1, 0) // self.keep
+        if first and start - 1 < first * self.keep + self.blend:
+            first -= 1  # the ramp's other side
+        return slice(first, max(end - 2, 0) // self.keep + 1)
+
 
 def blend_into(before: Tensor, tile: Tensor, extent: int, dim: int) -> None:
     """Ramp the start of ``tile`` along ``dim``, in place, from the end of ``before``; short tiles shorten it."""
@@ -158,21 +166,32 @@ class Tiling:
         """Pixels [B, 3, F, H, W] to moments, which ``run_all`` makes of the tiles."""
         return self._tiled(x, run_all, (self.pixel_frames, self.latent_frames), (self.pixels, self.latents))
 
-    def decode(self, z: Tensor, run_all: RunAll) -> Tensor:
-        """Latents [B, C, T, h, w] to pixels, which ``run_all`` makes of the tiles."""
-        return self._tiled(z, run_all, (self.latent_frames, self.pixel_frames), (self.latents, self.pixels))
+    def decode(self, z: Tensor, run_all: RunAll, wanted: Window | None = None) -> Tensor:
+        """Latents [B, C, T, h, w] to pixels, of all or of ``wanted`` frames, which ``run_all`` makes of the tiles."""
+        return self._tiled(z, run_all, (self.latent_frames, self.pixel_frames), (self.latents, self.pixels), wanted)
 
-    def _tiled(self, x: Tensor, run_all: RunAll, time: tuple[int, int], space: tuple[int, int]) -> Tensor:
-        """Cut ``x`` by the first size of each pair, run everything in one go, and join it by the second."""
+    def _tiled(
+        self, x: Tensor, run_all: RunAll, time: tuple[int, int], space: tuple[int, int], wanted: Window | None = None
+    ) -> Tensor:
+        """Cut ``x`` by the first size of each pair, run everything in one go, and join it by the second.
+
+        Of ``wanted`` frames the bits are those of the whole, but other time tiles than theirs do not run.
+        """
         in_time = self.time and x.shape[2] > time[0]
         in_space = self.space and max(x.shape[3:]) > space[0]
         parts = cut_time(x, time[0]) if in_time else [x]
+        skipped = 0
+        if in_time and wanted is not None:
+            seam = Seam.of(time[1])
+            tiles = seam.tiles(wanted)
+            parts, skipped = parts[tiles], tiles.start * seam.keep
         grids = [cut_space(part, space[0]) if in_space else [[part]] for part in parts]
         batches = [batch for rows in grids for row in rows for batch in alike(row, self.batch)]
         results = _separate(batches, run_all)
         rows, columns = len(grids[0]), len(grids[0][0])
         whole = (join_space(results, rows, columns, space[1]) if in_space else next(results) for _ in parts)
-        return join_time(whole, time[1]) if in_time else next(whole)
+        made = join_time(whole, time[1]) if in_time else next(whole)
+        return made if wanted is None else made[:, :, wanted[0] - skipped : wanted[1] - skipped]
 
 
 def _separate(batches: Sequence[Batch], run_all: RunAll) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ from gamecraft_core.base.family import Length
 from gamecraft_core.base.preset import Preset, VideoConfig
 from gamecraft_core.base.spec import Control, NoControl
 from gamecraft_core.timeline.frames import CHUNK_FRAMES, check_chunk_frames
+from gamecraft_core.timeline.sections import section_count, window_of
 from gamecraft_core.timeline.whole_video import MOST_FRAMES, plan_video
 from orchestrator.manifest.actions import FIELD, MAX_CHUNKS, LoadPoses, read_controls
 from orchestrator.manifest.fields import Fields, as_integer, shown
@@ -55,8 +56,8 @@ def check_length(preset: Preset, length: Length) -> None:
                 check_chunk_frames(video.chunk_frames)
             case "frames":
                 plan_video(video.chunk_frames, video.height, video.width)
-            case "seconds" if video.chunk_frames % 4:
-                raise BadInput("a section is of whole latent frames", remedy="give a multiple of 4")
+            case "seconds":
+                window_of(video.chunk_frames)
     except BadInput as error:
         raise BadInput(error.message, field="video.chunk_frames", remedy=error.remedy) from error
     if (video.layout == "tiled") is (length == "seconds"):
@@ -85,7 +86,6 @@ def _frames(fields: Fields, preset: Preset, size: tuple[int, int]) -> int:
 
 
 def _sections(fields: Fields, video: VideoConfig) -> int:
-    """As many as come nearest; ties go to the even number, as the published code rounds."""
     most = MAX_CHUNKS * video.chunk_frames / video.fps
     asked = fields.number("seconds", video.chunks * video.chunk_frames / video.fps, 0.0, most, open_low=True)
-    return max(1, round(asked * video.fps / video.chunk_frames))
+    return section_count(asked, video.chunk_frames, video.fps)

@@ -22,6 +22,7 @@ from orchestrator.manifest import copies
 from orchestrator.manifest.actions import FIELD as ACTIONS_FIELD
 from orchestrator.manifest.fields import Fields, meant, shown
 from orchestrator.manifest.lengths import check_length, read_length
+from orchestrator.manifest.sizes import read_size, size_problem, usual_shift
 from orchestrator.manifest.sources import Sources
 
 COLUMNS = (
@@ -49,9 +50,6 @@ COLUMNS = (
 _STARTS: tuple[Literal["image", "video"], ...] = ("image", "video")
 PRIORITIES: tuple[Priority, ...] = ("interactive", "batch")
 
-#: Pixels a side must be a multiple of: the VAE's 8 times the transformer's patch of 2.
-SIZE_STEP = 16
-MAX_SIDE = 8192
 #: As in SamplingConfig, which guards the preset's own values.
 MAX_STEPS, MAX_GUIDANCE, MAX_EMBEDDED, MAX_SHIFT, MAX_SEED = 1000, 30.0, 100.0, 100.0, 2**63 - 1
 
@@ -131,8 +129,9 @@ class RowReader:
         family = family_of(preset.family)
         written, start = self._start(fields, family)
         sampling, video = preset.sampling, preset.video
-        height, width = _size(fields, preset)
-        controls, chunk_frames = read_length(fields, preset, family.length, (height, width), self._sources.pose_rows)
+        seen = self._sources.image_size(start.uri, "image") if video.bucket and start.uri else None
+        size = read_size(fields, preset, seen)
+        controls, chunk_frames = read_length(fields, preset, family.length, size, self._sources.pose_rows)
         settings: dict[str, Any] = {
             "preset": preset.name,
             "prompt": _prompt(fields),
@@ -140,9 +139,9 @@ class RowReader:
             "seed": _seed(fields, sampling.seed, copy),
             "steps": fields.integer("steps", sampling.steps, 1, MAX_STEPS),
             "guidance": fields.number("guidance", sampling.guidance, 1.0, MAX_GUIDANCE),
-            "shift": fields.number("shift", sampling.shift, 0.0, MAX_SHIFT, open_low=True),
-            "height": height,
-            "width": width,
+            "shift": fields.number("shift", usual_shift(preset, size), 0.0, MAX_SHIFT, open_low=True),
+            "height": size[0],
+            "width": size[1],
             "chunk_frames": chunk_frames,
             "fps": video.fps,
         }
@@ -182,6 +181,7 @@ class RowReader:
                 check(uri, kind)
             except BadInput as error:
                 fields.caught(error, kind)
+                uri = ""
         return path, Start(kind, uri)
 
 
@@ -209,7 +209,7 @@ def check_preset(preset: Preset) -> None:
     """Raise BadInput where a preset's own defaults could not start a session."""
     check_session_compression(_COMPRESSION[preset.vae.time_compression_ratio])
     video, control = preset.video, preset.control
-    if problem := _size_problem(video.height, video.width, video.max_pixels):
+    if problem := size_problem(video.height, video.width, video.max_pixels):
         raise BadInput(problem[1], field=f"video.{problem[0]}", remedy=problem[2])
     check_length(preset, family_of(preset.family).length)
     for name, action in (("default_speed", "w"), ("default_rotation_speed", "left_rot")):
@@ -221,28 +221,6 @@ def check_preset(preset: Preset) -> None:
                 field=f"control.{blamed}",
                 remedy="keep 0 <= speed_min <= default_speed <= speed_max, and rotations' within rotation_speed_max",
             )
-
-
-def _size(fields: Fields, preset: Preset) -> tuple[int, int]:
-    noted = len(fields.problems)
-    height = fields.integer("height", preset.video.height, SIZE_STEP, MAX_SIDE)
-    width = fields.integer("width", preset.video.width, SIZE_STEP, MAX_SIDE)
-    problem = _size_problem(height, width, preset.video.max_pixels)
-    if problem and len(fields.problems) == noted:
-        fields.refuse(*problem)
-    return height, width
-
-
-def _size_problem(height: int, width: int, max_pixels: int) -> tuple[str, str, str] | None:
-    """(field, reason, remedy) where no session can have this size."""
-    for name, side in (("height", height), ("width", width)):
-        if side % SIZE_STEP:
-            below = max(SIZE_STEP, side - side % SIZE_STEP)
-            near = " or ".join(str(value) for value in sorted({below, side - side % SIZE_STEP + SIZE_STEP}))
-            return name, f"{side} is not a multiple of {SIZE_STEP}", f"use {near}"
-    if height * width > max_pixels:
-        return "height", f"{height} x {width} is more than {max_pixels} pixels", "use a smaller height or width"
-    return None
 
 
 def _seed(fields: Fields, default: int, copy: int) -> int:

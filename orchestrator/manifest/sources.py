@@ -43,6 +43,7 @@ class Sources:
         self._sandbox = sandbox or shared()
         self._looked = _Looked()
         self._locate_once = lru_cache(_REMEMBERED)(self._locate)
+        self._size_once = lru_cache(_REMEMBERED)(self._look_at_image)
         self._poses_once = lru_cache(_REMEMBERED)(self._read_poses)
 
     def locate(self, path: str, field: str) -> str:
@@ -51,7 +52,11 @@ class Sources:
 
     def check_image(self, uri: str, field: str) -> None:
         """Refuse an image that is missing, too large, or has an unreadable header."""
-        self._looked.once(uri, field, lambda: _guarded(lambda: self._look_at_image(uri), uri, field))
+        self._looked.once(uri, field, lambda: self.image_size(uri, field))
+
+    def image_size(self, uri: str, field: str) -> tuple[int, int]:
+        """(height, width) of an image as it is displayed."""
+        return _guarded(lambda: self._size_once(uri), uri, field)
 
     def check_video(self, uri: str, field: str) -> None:
         """Refuse a clip that is missing, empty or too large; it is decoded where it is encoded, not here."""
@@ -70,16 +75,16 @@ class Sources:
             raise BadInput(f"{shown(path)} names no file", remedy="write SCHEME://BUCKET/KEY")
         return uri
 
-    def _look_at_image(self, uri: str) -> None:
+    def _look_at_image(self, uri: str) -> tuple[int, int]:
         head = self._read(uri, first=_HEADER_BYTES)
         if not head:
             raise _empty(uri)
         try:
-            self._sandbox.image_size(head)
+            return self._sandbox.image_size(head)
         except BadInput:
             if len(head) < _HEADER_BYTES:
                 raise
-            self._sandbox.image_size(self._read(uri))  # some headers carry large profiles and previews
+            return self._sandbox.image_size(self._read(uri))  # some headers carry large profiles and previews
 
     def _look_at_video(self, uri: str) -> None:
         size = file_size(uri, "video", self._options)
@@ -115,7 +120,7 @@ class _Looked:
         self._passed: set[int] = set()
         self._refused: dict[tuple[str, str], tuple[str, str]] = {}
 
-    def once(self, uri: str, field: str, look: Callable[[], None]) -> None:
+    def once(self, uri: str, field: str, look: Callable[[], object]) -> None:
         """``look`` at ``uri`` as ``field`` unless that was done; a BadInput that it raised is raised again."""
         digest = int.from_bytes(blake2b(f"{field} {uri}".encode("utf-8", "surrogatepass"), digest_size=8).digest())
         if digest in self._passed:
