@@ -25,13 +25,50 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """[tokens, values of a patch] to [tokens, hidden]."""
-        weight = self.proj.weight.flatten(1)
-        return F.linear(patches.to(weight.dtype), weight, self.proj.bias)
+        return embed_patches(self.proj, patches)
 
     def change(self, patches: Tensor) -> Tensor:
         """What the first channels add to an embedding made with zeros for them: [tokens, first values] likewise."""
         weight = self.proj.weight.flatten(1)[:, : patches.shape[-1]]
         return F.linear(patches.to(weight.dtype), weight)
+
+
+class CoarseEmbed(nn.Module):
+    """Clean latents at three scales: a token for a patch, for two patches along each axis, for four."""
+
+    def __init__(self, channels: int, hidden: int, patch: Size3) -> None:
+        super().__init__()
+
+        def scale(side: int) -> nn.Conv3d:
+            cell = _cell(patch, side)
+            return nn.Conv3d(channels, hidden, cell, stride=cell)
+
+        self.proj, self.proj_2x, self.proj_4x = scale(1), scale(2), scale(4)
+        self._patch = patch
+
+    def forward(self, video: Tensor, side: int) -> Tensor:
+        """Latents [channels, T, h, w] to [tokens, hidden], one for ``side`` (1, 2 or 4) patches along each axis.
+
+        What does not divide is made longer by repeating what is last.
+        """
+        cell = _cell(self._patch, side)
+        missing = [-size % part for size, part in zip(video.shape[1:], cell, strict=True)]
+        if any(missing):
+            video = F.pad(video, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
+        return embed_patches({1: self.proj, 2: self.proj_2x, 4: self.proj_4x}[side], patchify(video, cell))
+
+
+class ImageProjection(nn.Module):
+    """States of an image encoder to tokens that go with the text's."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.up = Linear(dim, 3 * hidden)
+        self.down = Linear(3 * hidden, hidden)
+
+    def forward(self, states: Tensor) -> Tensor:
+        result: Tensor = self.down(F.silu(self.up(states)))
+        return result
 
 
 class TimestepEmbedder(nn.Module):
@@ -74,6 +111,17 @@ class TextProjection(nn.Module):
     def forward(self, mean_state: Tensor) -> Tensor:
         result: Tensor = self.linear_2(F.silu(self.linear_1(mean_state)))
         return result
+
+
+def embed_patches(convolution: nn.Conv3d, patches: Tensor) -> Tensor:
+    """[tokens, values of a patch] to [tokens, hidden], as a convolution over whole patches gives them."""
+    weight = convolution.weight.flatten(1)
+    return F.linear(patches.to(weight.dtype), weight, convolution.bias)
+
+
+def _cell(patch: Size3, side: int) -> Size3:
+    t, h, w = patch
+    return t * side, h * side, w * side
 
 
 def patchify(video: Tensor, patch: Size3) -> Tensor:

@@ -5,6 +5,7 @@ Invariant: nothing here belongs to a module; it is made for a call (or a layout)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -30,6 +31,7 @@ class Prompt:
 class Stream:
     """The video tokens' grid (time, height, width), this rank's shard of them, its rows of the rotary table.
 
+    The grid's tokens are the last of the shard's total: others, that condition them and are no grid, may come before.
     ``keep`` is the first token, counted over all ranks, whose prediction is wanted; None asks for every row,
     those of the text in the last block included.
     """
@@ -38,6 +40,11 @@ class Stream:
     shard: Shard
     rope: Tensor
     keep: int | None = None
+
+    @property
+    def before(self) -> int:
+        """Tokens before those of the grid."""
+        return self.shard.total - math.prod(self.grid)
 
     @property
     def kept(self) -> slice:

@@ -19,9 +19,11 @@ from gamecraft_core.base.preset import DitConfig
 from gamecraft_core.dit.blocks import DoubleBlock, FinalLayer, SingleBlock
 from gamecraft_core.dit.condition import Condition
 from gamecraft_core.dit.embed import PatchEmbed, TimestepEmbedder, VectorEmbedder
+from gamecraft_core.dit.layers import modulated_norm
 from gamecraft_core.dit.memo import StepMemo
 from gamecraft_core.dit.refiner import TextRefiner
 from gamecraft_core.dit.stream import Prompt, Stream
+from gamecraft_core.dit.tea_cache import TeaCache
 
 #: Yields blocks in turn, each with its weights where it computes.
 Walk = Callable[[Iterable[nn.Module]], Iterator[Any]]
@@ -100,13 +102,33 @@ class Trunk(nn.Module):
         attend: JointAttention,
         memo: StepMemo | None = None,
         observe: Observer = unobserved,
+        tea: TeaCache | None = None,
     ) -> Tensor:
         """Patch values of this rank's kept rows; fills ``memo``, overwrites ``tokens``.
 
-        ``tokens`` [local, hidden] are this rank's embedded video.
+        ``tokens`` [local, hidden] are this rank's embedded video. ``tea`` decides whether the blocks run at all.
         """
-        text = condition.text.clone()
         observe("img_embed", tokens)
+        if tea is None:
+            return self._project(self._blocks(tokens, stream, condition, attend, memo, observe), condition, observe)
+        shift, scale = condition.double[0][:2]
+        before = tokens[stream.kept].clone()
+        change = tea.kept(modulated_norm(tokens, shift, scale).to(tokens.dtype), stream.shard)
+        if change is None:
+            change = tea.keep(self._blocks(tokens, stream, condition, attend, memo, observe) - before)
+        return self._project(before + change, condition, observe)
+
+    def _blocks(
+        self,
+        tokens: Tensor,
+        stream: Stream,
+        condition: Condition,
+        attend: JointAttention,
+        memo: StepMemo | None,
+        observe: Observer,
+    ) -> Tensor:
+        """This rank's kept video rows after all blocks."""
+        text = condition.text.clone()
         observe("txt_embed", text)
         for index, block in enumerate(self.walk(self.double_blocks)):
             tokens, text = block(tokens, text, stream, condition.double[index], attend)
@@ -118,7 +140,7 @@ class Trunk(nn.Module):
             observe(f"single_blocks.{index}", joint)
         if memo is not None:
             memo.tokens = joint
-        return self._finish(joint, stream, condition, attend, observe)
+        return self._last(joint, stream, condition, attend, observe)
 
     def reuse(
         self,
@@ -131,15 +153,20 @@ class Trunk(nn.Module):
         """The same from the step cache: only the last single block and the final layer see the new timestep."""
         if memo.tokens is None:
             raise ValueError("the step cache is empty: make a full step first")
-        return self._finish(memo.tokens, stream, condition, attend, observe)
+        rows = self._last(memo.tokens, stream, condition, attend, observe)
+        return self._project(rows, condition, observe)
 
-    def _finish(
+    def _last(
         self, joint: Tensor, stream: Stream, condition: Condition, attend: JointAttention, observe: Observer
     ) -> Tensor:
+        """The kept video rows after the last single block."""
         observe("single_last_in", joint)
         for block in self.walk(self.single_blocks[-1:]):
             joint = block.last(joint, stream, condition.single[-1], attend)
         observe(f"single_blocks.{len(self.single_blocks) - 1}", joint)
-        result: Tensor = self.final_layer(joint[: stream.shard.local], condition.final)
+        return joint[: stream.shard.local]
+
+    def _project(self, rows: Tensor, condition: Condition, observe: Observer) -> Tensor:
+        result: Tensor = self.final_layer(rows, condition.final)
         observe("final_layer", result)
         return result

@@ -1,14 +1,15 @@
 """What every family does alike: the stream of a chunk, condition tables, guidance branches, the run of its steps.
 
-A family's own denoiser says how a chunk is laid out, what enters the patches and which tokens are added to them. All
-state of a denoise (added tokens, constant patch tokens, step caches) lives in the call.
+A family's own denoiser says how a chunk is laid out, what enters the patches, which tokens are added to them or go with
+the text, and how its steps are taken. All state of a denoise (added tokens, constant tokens, caches) lives in the call.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,32 +21,56 @@ from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.messages import DenoiseOrder, FloatArray, StartPayload, TextPayload, TextStates
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.dit.condition import ConditionTable, ConditionTables, table_key
-from gamecraft_core.dit.embed import patchify, unpatchify
+from gamecraft_core.dit.embed import PatchEmbed, patchify, unpatchify
 from gamecraft_core.dit.memo import StepMemo
-from gamecraft_core.dit.rope import RopeTables
+from gamecraft_core.dit.rope import Cells, RopeTables
 from gamecraft_core.dit.stream import Grid, Prompt, Stream
+from gamecraft_core.dit.tea_cache import TeaCache
 from gamecraft_core.dit.trunk import Observer, Trunk, unobserved
 from gamecraft_core.parallel.collective import Collective
 from gamecraft_core.parallel.shard import Shard, pad_rows
 from gamecraft_core.sampling.denoise import OnStep, denoise
-from gamecraft_core.sampling.guidance import combine, is_guided
+from gamecraft_core.sampling.guidance import combine, embedded, is_guided
 from gamecraft_core.sampling.noise import draw
-from gamecraft_core.timeline.schedule import cached_steps, make_schedule
+from gamecraft_core.sampling.solvers import Solver, euler_steps
+from gamecraft_core.timeline.schedule import Schedule, cached_steps, make_schedule
 
 Model = TypeVar("Model", bound=Trunk)
+#: This rank's patch tokens of a chunk's latents as they are at a step.
+TokensAt = Callable[[Tensor], Tensor]
 
 
 @dataclass(slots=True)
 class Branch:
-    """One guidance branch of one denoise call: prompt, tokens added to this rank's patches (or none), step cache.
+    """One guidance branch of one denoise call: prompt, tokens added to this rank's patches (or none), step caches.
 
-    Timesteps that are not in the table of ``conditions`` are computed when they are met.
+    Timesteps that are not in the table of ``conditions`` are computed when they are met. ``sight`` [tokens, hidden]
+    goes before the text.
     """
 
     prompt: Prompt
     added: Tensor | None
     conditions: ConditionTable = field(default_factory=dict)
     memo: StepMemo = field(default_factory=StepMemo)
+    sight: Tensor | None = None
+    tea: TeaCache | None = None
+
+
+class LastTokens:
+    """A chunk's patch tokens on this rank, of which only the last depend on its latents; all else is made once."""
+
+    def __init__(self, embed: PatchEmbed, constant: Tensor, stream: Stream, patch: Grid) -> None:
+        """``constant`` [local, hidden] are the tokens with zeros in place of the latents."""
+        self._embed, self._constant, self._stream, self._patch = embed, constant, stream, patch
+
+    def at(self, latents: Tensor) -> Tensor:
+        """Tokens [local, hidden] with ``latents`` [16, T_new, h, w] in their place."""
+        shard, kept = self._stream.shard, self._stream.kept
+        patches = patchify(latents, self._patch)
+        patches = shard.take(pad_rows(patches, shard.total, front=shard.total - len(patches)))
+        tokens = self._constant.clone()
+        tokens[kept] += self._embed.change(patches[kept])
+        return tokens
 
 
 class Denoiser(ABC, Generic[Model]):
@@ -70,6 +95,7 @@ class Denoiser(ABC, Generic[Model]):
         self._across = across
         self._collective = collective
         self._config = config
+        self._video = preset.video
         self._ropes = RopeTables(config.rope_dim_list, config.rope_theta, model.device)
         self._tables = ConditionTables()
         self._step_cache = step_cache
@@ -87,7 +113,7 @@ class Denoiser(ABC, Generic[Model]):
         on_step: OnStep | None = None,
         noise: FloatArray | None = None,
     ) -> FloatArray:
-        """New latents [16, T_new, h, w] after ``history`` [16, T_history, h, w], or after nothing.
+        """The chunk's payload after ``history`` [16, T_history, h, w], or after nothing: its new latents, as a rule.
 
         Every rank of the group calls with the same arguments and gets the same result. ``noise`` [16, T_new, h, w]
         replaces the draw from the order's seed.
@@ -100,25 +126,27 @@ class Denoiser(ABC, Generic[Model]):
             history = np.zeros((shape[0], 0, height, width), np.float32)
         if noise.shape != shape or history.shape != (shape[0], past, height, width):
             raise ValueError(f"latents {noise.shape} after history {history.shape} do not fit {shape} after {past}")
-        stream = self.stream((past + new, height, width), keep_frames=past)
-        schedule = make_schedule(order.steps, order.shift, reverse=order.flow_reverse)
-        across = self._across if is_guided(order.guidance) else None
+        schedule = self._schedule(order)
         timesteps = tuple(map(float, schedule.timesteps))
-        branches = self.branches(order, text, stream, timesteps, only=None if across is None else across.rank)
-        reused = cached_steps(order.steps) if self._step_cache else frozenset()
+        across = self._across if is_guided(order.guidance) else None
         noisy = self._tensor(noise)
-        tokens_at = self._patches(self._tensor(history), torch.zeros_like(noisy), stream)
+        stream, tokens_at = self._laid_out(order, history, start, torch.zeros_like(noisy))
+        branches = self.branches(order, text, stream, timesteps, only=None if across is None else across.rank)
+        sight = self._sight(start)
+        for branch in branches:
+            branch.sight = sight
+            branch.tea = TeaCache(order.tea_cache, order.steps, self._collective) if order.tea_cache else None
+        reused = cached_steps(order.steps) if self._step_cache else frozenset()
 
         def predict(latents: Tensor, step: int, timestep: float) -> Tensor:
             tokens = None if step in reused else tokens_at(latents)
             velocities = [self.velocity(tokens, branch, timestep, stream) for branch in branches]
             if across is not None:
                 velocities = list(across.all_gather(velocities[0][None]))
-            return combine([each[:, past:] for each in velocities], order.guidance, order.guidance_rescale)
+            return combine([each[:, -new:] for each in velocities], order.guidance, order.guidance_rescale)
 
-        latents = denoise(noisy, schedule, predict, on_step)
-        result: FloatArray = latents.cpu().numpy()
-        return result
+        latents = denoise(noisy, schedule, predict, on_step, self._solver(schedule))
+        return self._payload(order, history, start, latents.cpu().numpy())
 
     @staticmethod
     @abstractmethod
@@ -132,7 +160,6 @@ class Denoiser(ABC, Generic[Model]):
         ``history`` is how many are given; BadInput where the family makes no such chunk.
         """
 
-    @abstractmethod
     def branches(
         self,
         order: DenoiseOrder,
@@ -141,18 +168,55 @@ class Denoiser(ABC, Generic[Model]):
         timesteps: tuple[float, ...] = (),
         only: int | None = None,
     ) -> list[Branch]:
-        """A branch for each of ``prompts``, with tables that cover ``timesteps``."""
+        """A branch for each of ``prompts``, all told the same guidance, with tables that cover ``timesteps``."""
+        told = embedded(order.embedded_guidance, self.model.dtype) if self._config.guidance_embed else None
+        return [self._branch(states, timesteps=timesteps, guidance=told) for states, _ in prompts(order, text, only)]
 
-    @abstractmethod
-    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> Callable[[Tensor], Tensor]:
-        """What makes this rank's patch tokens of latents like ``blank``, the zeros in their place, after ``past``."""
+    def _schedule(self, order: DenoiseOrder) -> Schedule:
+        return make_schedule(order.steps, order.shift, reverse=order.flow_reverse)
+
+    def _solver(self, schedule: Schedule) -> Solver:
+        """What takes the steps of one denoise."""
+        return euler_steps(schedule)
+
+    def _laid_out(
+        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, blank: Tensor
+    ) -> tuple[Stream, TokensAt]:
+        """The chunk's stream, and what makes tokens of latents like ``blank``, the zeros in their place."""
+        past = self._tensor(history)
+        frames, (new, height, width) = past.shape[1], blank.shape[1:]
+        stream = self.stream((frames + new, height, width), keep_frames=frames)
+        return stream, self._patches(past, blank, stream)
+
+    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> TokensAt:
+        """What makes tokens of latents like ``blank`` after ``past``."""
+        return partial(self.patch_tokens, stream=stream)
+
+    def _sight(self, start: StartPayload | None) -> Tensor | None:
+        """Tokens [tokens, hidden] of what the start shows, in families whose model is given any."""
+        return None
+
+    def _payload(
+        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, latents: FloatArray
+    ) -> FloatArray:
+        """What the chunk whose new ``latents`` these are hands on."""
+        return latents
 
     def stream(self, latent_shape: Grid, keep_frames: int | None) -> Stream:
         """The stream of latents (T, h, w); predictions are wanted from latent frame ``keep_frames`` on, or all."""
+        t, h, w = self._patch_grid(latent_shape)
+        return self._stream(
+            (Cells(tuple(range(t)), h, w),), (t, h, w), None if keep_frames is None else keep_frames * h * w
+        )
+
+    def _patch_grid(self, latent_shape: Sequence[int]) -> Grid:
         t, h, w = (size // part for size, part in zip(latent_shape, self._config.patch_size, strict=True))
-        shard = Shard(t * h * w, self._collective.rank, self._collective.world)
-        keep = None if keep_frames is None else keep_frames * h * w
-        return Stream((t, h, w), shard, self._ropes.rows((t, h, w), shard), keep)
+        return t, h, w
+
+    def _stream(self, parts: tuple[Cells, ...], grid: Grid, keep: int | None) -> Stream:
+        """The stream of ``parts``, of which the last holds those of ``grid``."""
+        shard = Shard(sum(cells.tokens for cells in parts), self._collective.rank, self._collective.world)
+        return Stream(grid, shard, self._ropes.rows(parts, shard), keep)
 
     def predict(
         self,
@@ -186,14 +250,16 @@ class Denoiser(ABC, Generic[Model]):
         condition = branch.conditions.get(timestep)
         if condition is None:
             (condition,) = self.model.conditions(branch.prompt, [timestep], self.attend.kernel, observe)
+        if branch.sight is not None:
+            condition = replace(condition, text=torch.cat([branch.sight.to(condition.text.dtype), condition.text]))
         if tokens is None:
             values = self.model.reuse(branch.memo, stream, condition, self.attend, observe)
         else:
             memo = branch.memo if self._step_cache else None
             tokens = tokens.clone() if branch.added is None else tokens + branch.added
-            values = self.model(tokens, stream, condition, self.attend, memo, observe)
+            values = self.model(tokens, stream, condition, self.attend, memo, observe, branch.tea)
         local = pad_rows(values, stream.shard.local, front=stream.shard.local - len(values))
-        whole = self._collective.all_gather(local)[: stream.shard.total]
+        whole = self._collective.all_gather(local)[stream.before : stream.shard.total]
         return unpatchify(whole.float(), stream.grid, self._config.patch_size)
 
     def _branch(

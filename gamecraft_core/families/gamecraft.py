@@ -6,8 +6,6 @@ added to the patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -16,8 +14,8 @@ from gamecraft_core.base.preset import DitConfig, Preset
 from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.dit.trunk import Trunk
 from gamecraft_core.families.camera_net import CameraNet
-from gamecraft_core.families.denoiser import Branch, Denoiser, prompts, unfilled
-from gamecraft_core.families.history import ChunkTokens, input_channels
+from gamecraft_core.families.denoiser import Branch, Denoiser, TokensAt, prompts, unfilled
+from gamecraft_core.families.history import input_channels, tokens_after
 from gamecraft_core.families.plucker import plucker_maps, round_to_bf16
 from gamecraft_core.timeline.camera import control_rows, intrinsics, relative_c2w
 from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
@@ -60,8 +58,8 @@ class GameCraftDenoiser(Denoiser[GameCraft]):
         size = (plan.new_latents, order.height // SPATIAL_RATIO, order.width // SPATIAL_RATIO)
         return plan.history_latents, size
 
-    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> Callable[[Tensor], Tensor]:
-        return ChunkTokens(self.model, past, blank, stream, self._config.patch_size).at
+    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> TokensAt:
+        return tokens_after(self.model, past, blank, stream, self._config.patch_size)
 
     def branch(self, states: TextStates, camera: Tensor, stream: Stream, timesteps: tuple[float, ...] = ()) -> Branch:
         """A branch from a prompt and the camera tokens of the new frames, before which history sees no camera.

@@ -12,7 +12,7 @@ from gamecraft_core.base.preset import DitConfig
 from gamecraft_core.dit.embed import patchify
 from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.dit.trunk import Trunk
-from gamecraft_core.parallel.shard import pad_rows
+from gamecraft_core.families.denoiser import LastTokens, TokensAt
 
 
 def input_channels(config: DitConfig) -> int:
@@ -29,19 +29,7 @@ def with_history(past: Tensor, latents: Tensor) -> Tensor:
     return torch.cat([video, clean, mask])
 
 
-class ChunkTokens:
-    """Patch tokens of this rank in one denoise call; what history, mask and bias give them is made once."""
-
-    def __init__(self, model: Trunk, past: Tensor, blank: Tensor, stream: Stream, patch: Grid) -> None:
-        """``past`` [16, T_history, h, w] and zeros in place of the latents to come."""
-        self._embed, self._stream, self._patch = model.img_in, stream, patch
-        self._constant: Tensor = model.img_in(stream.shard.take(patchify(with_history(past, blank), patch)))
-
-    def at(self, latents: Tensor) -> Tensor:
-        """Tokens [local, hidden] with ``latents`` [16, T_new, h, w] after the history."""
-        shard = self._stream.shard
-        patches = patchify(latents, self._patch)
-        patches = shard.take(pad_rows(patches, shard.total, front=shard.total - len(patches)))
-        tokens = self._constant.clone()
-        tokens[self._stream.kept] += self._embed.change(patches[self._stream.kept])
-        return tokens
+def tokens_after(model: Trunk, past: Tensor, blank: Tensor, stream: Stream, patch: Grid) -> TokensAt:
+    """What makes tokens of latents like ``blank``, the zeros in their place, after ``past`` [16, T_history, h, w]."""
+    constant = model.img_in(stream.shard.take(patchify(with_history(past, blank), patch)))
+    return LastTokens(model.img_in, constant, stream, patch).at

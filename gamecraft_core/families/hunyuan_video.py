@@ -6,18 +6,13 @@ negative prompt comes on top, and then both branches are told the same embedded 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-from torch import Tensor
 
-from gamecraft_core.base.messages import DenoiseOrder, TextPayload
+from gamecraft_core.base.messages import DenoiseOrder
 from gamecraft_core.base.preset import DitConfig, Preset
-from gamecraft_core.dit.stream import Grid, Stream
+from gamecraft_core.dit.stream import Grid
 from gamecraft_core.dit.trunk import Trunk
-from gamecraft_core.families.denoiser import Branch, Denoiser, prompts, unfilled
-from gamecraft_core.sampling.guidance import embedded
+from gamecraft_core.families.denoiser import Denoiser, unfilled
 from gamecraft_core.timeline.whole_video import plan_video
 
 
@@ -42,18 +37,3 @@ class HunyuanVideoDenoiser(Denoiser[HunyuanVideo]):
 
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
         return 0, plan_video(order.chunk_frames, order.height, order.width).latent_shape
-
-    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> Callable[[Tensor], Tensor]:
-        return partial(self.patch_tokens, stream=stream)
-
-    def branches(
-        self,
-        order: DenoiseOrder,
-        text: TextPayload,
-        stream: Stream,
-        timesteps: tuple[float, ...] = (),
-        only: int | None = None,
-    ) -> list[Branch]:
-        """Both are told the same guidance."""
-        told = embedded(order.embedded_guidance, self.model.dtype)
-        return [self._branch(states, timesteps=timesteps, guidance=told) for states, _ in prompts(order, text, only)]

@@ -6,19 +6,17 @@ text-to-video family's. No reference numbers exist: results are known to repeat 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.messages import DenoiseOrder, FloatArray, StartPayload, TextPayload
+from gamecraft_core.base.messages import DenoiseOrder, FloatArray, StartPayload
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.dit.stream import Grid, Stream
 from gamecraft_core.families import hunyuan_video
-from gamecraft_core.families.history import ChunkTokens, input_channels
-from gamecraft_core.sampling.denoise import OnStep
+from gamecraft_core.families.denoiser import TokensAt
+from gamecraft_core.families.history import input_channels, tokens_after
 
 
 def build_model(preset: Preset, device: torch.device | str, dtype: torch.dtype) -> hunyuan_video.HunyuanVideo:
@@ -32,27 +30,17 @@ class ImageToVideoDenoiser(hunyuan_video.HunyuanVideoDenoiser):
 
     build_model = staticmethod(build_model)
 
-    def denoise(
-        self,
-        order: DenoiseOrder,
-        text: TextPayload,
-        history: FloatArray | None,
-        start: StartPayload | None = None,
-        *,
-        on_step: OnStep | None = None,
-        noise: FloatArray | None = None,
-    ) -> FloatArray:
-        """All latents [16, T, h, w], the first of which is ``history`` [16, 1, h, w]; ``noise`` is of the others."""
-        if history is None:
-            raise ValueError("a video of this family begins from an image's latents")
-        made = super().denoise(order, text, history, start, on_step=on_step, noise=noise)
-        return np.concatenate([history, made], axis=1)
-
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
         _, (latents, height, width) = super()._planned(order, history)
         if latents < 2:
             raise BadInput("a video of one frame is the image itself", field="frames", remedy="give 5 or more")
         return 1, (latents - 1, height, width)
 
-    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> Callable[[Tensor], Tensor]:
-        return ChunkTokens(self.model, past, blank, stream, self._config.patch_size).at
+    def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> TokensAt:
+        return tokens_after(self.model, past, blank, stream, self._config.patch_size)
+
+    def _payload(
+        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, latents: FloatArray
+    ) -> FloatArray:
+        """All latents, the image's first."""
+        return np.concatenate([history, latents], axis=1)

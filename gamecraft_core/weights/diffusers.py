@@ -34,6 +34,11 @@ _EMBEDDERS = {
     "txt_in.c_embedder.linear_2": "context_embedder.time_text_embed.text_embedder.linear_2",
     "final_layer.linear": "proj_out",
 }
+#: FramePack's own layers, published under these names only.
+_SAME = (
+    *(f"clean_x_embedder.{part}" for part in ("proj", "proj_2x", "proj_4x")),
+    *(f"image_projection.{part}" for part in ("up", "down")),
+)
 _SWAPPED = {"final_layer.adaLN_modulation.1": "norm_out.linear"}
 _REFINER = {
     "norm1": ("norm1",),
@@ -74,7 +79,9 @@ _BLOCKS = (
 )
 #: Official module to its diffusers modules, with # for a block's number.
 MODULES: dict[str, tuple[str, ...]] = {
-    **{official: (other,) for official, other in (_EMBEDDERS | _SWAPPED).items()},
+    **{
+        official: (other,) for official, other in (_EMBEDDERS | _SWAPPED | dict(zip(_SAME, _SAME, strict=True))).items()
+    },
     **{
         ours + module: tuple(theirs + part for part in parts)
         for ours, theirs, table in _BLOCKS

@@ -20,7 +20,7 @@ from actors import models
 from gamecraft_core.base.messages import TextStates
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
-from gamecraft_core.families.history import ChunkTokens
+from gamecraft_core.families.history import tokens_after
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
@@ -102,8 +102,8 @@ def dit_forward(preset: Preset) -> Run:
     branch = denoiser.branch(text, camera, stream, (timestep,))
     latents = torch.randn(config.in_channels, frames - HISTORY, *sides)
     past = torch.randn(config.in_channels, HISTORY, *sides)
-    tokens = ChunkTokens(model, past, torch.zeros_like(latents), stream, config.patch_size)
-    return lambda: denoiser.velocity(tokens.at(latents), branch, timestep, stream)
+    tokens_at = tokens_after(model, past, torch.zeros_like(latents), stream, config.patch_size)
+    return lambda: denoiser.velocity(tokens_at(latents), branch, timestep, stream)
 
 
 def useful_flops(preset: Preset) -> int:

@@ -23,6 +23,7 @@ from tests.parity.cases import (
     text,
     vae,
 )
+from tests.parity.cases.framepack import transformer
 from tests.parity.cases.hunyuan import dit as hunyuan_dit
 from tests.parity.cases.hunyuan import keymap as hunyuan_keymap
 from tests.parity.cases.hunyuan import loop, schedule
@@ -91,13 +92,14 @@ _HUNYUAN_TABLES = (
     Table(re.escape(hunyuan_text.IDS), hunyuan_text.id_cases),
     Table(re.escape(hunyuan_keymap.NAME), hunyuan_keymap.cases),
 )
-_HUNYUAN_WEIGHTS = Subject(r"\w+_tiny_weights", _nothing, r".*")
+_TINY_WEIGHTS = Subject(r"\w+_tiny_weights", _nothing, r".*")
 _HUNYUAN_SUBJECTS = (
     Subject(hunyuan_dit.STEM, hunyuan_dit.cases, hunyuan_dit.INPUTS),
     Subject(r"t2v_loop", loop.cases, loop.INPUTS),
     Subject(r"text_encode_io", hunyuan_text.cases, hunyuan_text.INPUTS),
     Subject(r"vae_tiny_io", hunyuan_vae.cases, hunyuan_vae.INPUTS),
 )
+_FRAMEPACK_SUBJECTS = (Subject(transformer.STEM, transformer.cases, transformer.INPUTS),)
 GAMECRAFT = "gamecraft"
 FAMILIES = (
     Family(
@@ -109,10 +111,14 @@ FAMILIES = (
     Family(
         "hunyuanvideo",
         _mark(_HUNYUAN_SUBJECTS, *(table.name for table in _HUNYUAN_TABLES)),
-        (*_HUNYUAN_SUBJECTS, _HUNYUAN_WEIGHTS),
+        (*_HUNYUAN_SUBJECTS, _TINY_WEIGHTS),
         _HUNYUAN_TABLES,
     ),
-    Family("framepack", r"(?:transformer_tiny_io|multi_section|sampler_io|conditioning)\.safetensors"),
+    Family(
+        "framepack",
+        r"(?:transformer_tiny_io|multi_section|sampler_io|conditioning)\.safetensors",
+        (*_FRAMEPACK_SUBJECTS, _TINY_WEIGHTS),
+    ),
 )
 #: How far below the given folder families are looked for.
 _DEPTH = 3

@@ -25,7 +25,7 @@ from gamecraft_core.costs.text import clip_work, llm_work, text_work
 from gamecraft_core.costs.vae import cut, decode_work, encode_work
 from gamecraft_core.dit.stream import Prompt
 from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
-from gamecraft_core.families.history import ChunkTokens
+from gamecraft_core.families.history import tokens_after
 from gamecraft_core.footprint.predict import META
 from gamecraft_core.footprint.text import clip_sizes, llm_sizes
 from gamecraft_core.parallel.collective import Solo
@@ -109,9 +109,9 @@ def test_embedding_conditions_and_camera_are_counted_exactly() -> None:
     stream = runner.stream((10, 2, 6), keep_frames=1)
     past, new = torch.zeros(16, 1, 2, 6, device=META), torch.zeros(16, 9, 2, 6, device=META)
     with FlopCounterMode(display=False) as counter:
-        tokens = ChunkTokens(model, past, new, stream, preset.dit.patch_size)
-        tokens.at(new)
-        tokens.at(new)
+        tokens_at = tokens_after(model, past, new, stream, preset.dit.patch_size)
+        tokens_at(new)
+        tokens_at(new)
     assert patches_work(preset.dit, local=30, new=27, steps=2).flops == counter.get_total_flops()
 
 

@@ -16,7 +16,7 @@ from gamecraft_core.base.spec import PoseControl
 from gamecraft_core.dit.embed import patchify
 from gamecraft_core.dit.stream import Prompt
 from gamecraft_core.families.gamecraft import GameCraftDenoiser
-from gamecraft_core.families.history import ChunkTokens, with_history
+from gamecraft_core.families.history import tokens_after, with_history
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.sampling.noise import draw
 from gamecraft_core.timeline.camera import action_rows
@@ -203,10 +203,10 @@ def test_patch_tokens_in_parts_are_those_of_the_whole_input(history: FloatArray)
     runner, frames = denoiser(), history.shape[1]
     stream = runner.stream((frames + 5, *LATENT), frames)
     with torch.inference_mode():
-        parts = ChunkTokens(MODEL, past, torch.zeros_like(latents), stream, PRESET.dit.patch_size)
+        tokens_at = tokens_after(MODEL, past, torch.zeros_like(latents), stream, PRESET.dit.patch_size)
         whole = MODEL.img_in(patchify(with_history(past, latents), PRESET.dit.patch_size))
         for _ in range(2):
-            torch.testing.assert_close(parts.at(latents), whole, atol=2e-6, rtol=0)
+            torch.testing.assert_close(tokens_at(latents), whole, atol=2e-6, rtol=0)
 
 
 def test_compiled_blocks_compute_the_same() -> None:

@@ -16,7 +16,7 @@ from gamecraft_core.dit.embed import PatchEmbed, patchify, unpatchify
 from gamecraft_core.dit.heads import heads_of, split_heads
 from gamecraft_core.dit.layers import NORM_EPS, Linear, RMSNorm, modulated_norm
 from gamecraft_core.dit.memo import StepMemo
-from gamecraft_core.dit.rope import RopeTables, rope_table, rotate_
+from gamecraft_core.dit.rope import Cells, RopeTables, rope_table, rotate_
 from gamecraft_core.dit.stream import Prompt, Stream
 from gamecraft_core.parallel.collective import Solo
 from gamecraft_core.parallel.shard import Shard
@@ -48,14 +48,15 @@ def test_a_part_of_a_linear() -> None:
 
 
 def test_rope_tables_are_made_once_a_layout() -> None:
+    cells = (Cells((0, 1), 3, 5),)
     tables = RopeTables((2, 2, 4), 256.0, torch.device("cpu"))
-    first = tables.rows((2, 3, 5), Shard(30))
-    assert tables.rows((2, 3, 5), Shard(30)) is first
-    halves = [tables.rows((2, 3, 5), Shard(30, rank, 2)) for rank in (0, 1)]
+    first = tables.rows(cells, Shard(30))
+    assert tables.rows(cells, Shard(30)) is first
+    halves = [tables.rows(cells, Shard(30, rank, 2)) for rank in (0, 1)]
     assert torch.equal(torch.cat(halves), first)
     for size in range(1, 12):
-        tables.rows((size, 1, 1), Shard(size))
-    again = tables.rows((2, 3, 5), Shard(30))
+        tables.rows((Cells(tuple(range(size)), 1, 1),), Shard(size))
+    again = tables.rows(cells, Shard(30))
     assert again is not first
     assert torch.equal(again, first)
 
