@@ -47,6 +47,9 @@ def fingerprint(preset: Preset) -> str:
         asked = (preset.text.rewrite_request, preset.text.rewrite_tokens)
         folder = local(preset.text.rewrite, "text.rewrite", pick_language_model)
         value["rewrite"] = [*asked, _contents(folder, pick_language_model)]
+    if preset.vision is not None:
+        sizes, path = preset.vision.random, preset.vision.path
+        value["vision"] = sizes or _contents(local(path or "", "vision.path", pick_text), pick_text)
     if weights.kind == "random":
         value["seed"] = weights.seed
     else:
