@@ -55,7 +55,8 @@ class EncodeActor(Role):
 
     def _image(self, order: EncodeOrder) -> FloatArray | StartPayload:
         data = self._read(order, "image", bounds.MAX_IMAGE_BYTES)
-        return self._starter.of_image(self._sandbox.image(data, order.height, order.width), order)
+        pixels = self._sandbox.image(data, order.height, order.width, scaling=self._starter.scaling)
+        return self._starter.of_image(pixels, order)
 
     def _clip(self, order: EncodeOrder) -> FloatArray | StartPayload:
         data = self._read(order, "video", bounds.MAX_CLIP_BYTES)

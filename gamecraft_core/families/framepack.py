@@ -24,7 +24,7 @@ from gamecraft_core.sampling.denoise import told_in
 from gamecraft_core.sampling.solvers import Solver
 from gamecraft_core.sampling.unipc import UniPc
 from gamecraft_core.timeline.frames import SPATIAL_RATIO
-from gamecraft_core.timeline.schedule import Schedule
+from gamecraft_core.timeline.schedule import Schedule, make_schedule
 from gamecraft_core.timeline.sections import carried, carry, clean_inputs, window_of
 
 #: Clean latents [16, T, h, w], their places in time, and how many patches along each axis one token stands for.
@@ -67,7 +67,9 @@ class FramePackDenoiser(Denoiser[FramePack]):
 
     def _schedule(self, order: DenoiseOrder) -> Schedule:
         """Timesteps are rounded to the model's type, as the published code rounds them: 1000, 996, 988, ..."""
-        return told_in(self.model.dtype, super()._schedule(order))
+        return told_in(
+            self.model.dtype, make_schedule(order.steps, order.shift, reverse=order.flow_reverse, by_odds=True)
+        )
 
     def _solver(self, schedule: Schedule) -> Solver:
         return UniPc(schedule.sigmas)

@@ -25,6 +25,7 @@ class SectionPainter:
         self._layout = preset.video.layout
         self._window = window_of(preset.video.chunk_frames)
 
+    @torch.inference_mode()
     def frames(self, order: DecodeOrder, latents: FloatArray, start: StartPayload | None = None) -> Frames:
         if start is None:
             raise ValueError("a section is decoded with the start")

@@ -8,11 +8,17 @@ import torch
 
 from gamecraft_core.base.messages import EncodeOrder, FloatArray, StartPayload
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.media.image import Scaling
 from gamecraft_core.vae.codec import Frames, VaeCodec
 
 
 class Starter(Protocol):
-    """What ``Family.starter`` names; built once a lane, before any order.."""
+    """What ``Family.starter`` names; built once a lane, before any order.
+
+    ``scaling`` is how pictures are brought to the order's size before it sees them.
+    """
+
+    scaling: Scaling
 
     def __init__(self, preset: Preset, codec: VaeCodec, device: torch.device) -> None: ...
 
@@ -25,6 +31,8 @@ class Starter(Protocol):
 
 class HistoryStarter:
     """The start's latents [16, T, h, w], which the first chunk continues as it would another chunk's."""
+
+    scaling: Scaling = "bilinear"
 
     def __init__(self, preset: Preset, codec: VaeCodec, device: torch.device) -> None:
         self._codec = codec

@@ -10,7 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from gamecraft_core.base.errors import BadInput
 
 if TYPE_CHECKING:
     from PIL import Image
+
+#: How a picture is scaled: with both sides truncated to whole pixels where bilinear, rounded where by Lanczos.
+Scaling = Literal["bilinear", "lanczos"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
@@ -69,13 +72,18 @@ def check_size(width: int, height: int, max_pixels: int, field: str) -> None:
         raise BadInput(f"{width}x{height} is too narrow", field=field, remedy=f"keep sides within 1:{MAX_ASPECT}")
 
 
-def cover_size(source_height: int, source_width: int, height: int, width: int) -> tuple[int, int]:
-    """(height, width) of a picture scaled to cover a frame. Both are truncated: some come out one pixel short."""
+def cover_size(
+    source_height: int, source_width: int, height: int, width: int, *, scaling: Scaling = "bilinear"
+) -> tuple[int, int]:
+    """(height, width) of a picture scaled to cover a frame; of bilinear scaling some come out one pixel short."""
     scale = max(width / source_width, height / source_height)
-    return int(source_height * scale), int(source_width * scale)
+    whole = int if scaling == "bilinear" else round
+    return whole(source_height * scale), whole(source_width * scale)
 
 
-def cover_crop(pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+def cover_crop(
+    pixels: npt.NDArray[np.uint8], height: int, width: int, scaling: Scaling = "bilinear"
+) -> npt.NDArray[np.uint8]:
     """Scale RGB ``pixels`` [H, W, 3] to cover ``height`` x ``width`` and cut out the centre, as the family's code does.
 
     Where the scaled picture is one pixel short, that row or column at the bottom or right stays black.
@@ -83,8 +91,9 @@ def cover_crop(pixels: npt.NDArray[np.uint8], height: int, width: int) -> npt.ND
     from PIL import Image
 
     source_height, source_width = pixels.shape[:2]
-    new_height, new_width = cover_size(source_height, source_width, height, width)
-    scaled = np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR))
+    new_height, new_width = cover_size(source_height, source_width, height, width, scaling=scaling)
+    resampling = Image.Resampling[scaling.upper()]
+    scaled = np.asarray(Image.fromarray(pixels).resize((new_width, new_height), resampling))
     scaled = np.pad(scaled, ((0, max(0, height - new_height)), (0, max(0, width - new_width)), (0, 0)))
     top, left = round((scaled.shape[0] - height) / 2), round((scaled.shape[1] - width) / 2)
     return np.ascontiguousarray(scaled[top : top + height, left : left + width])

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from gamecraft_core.base.errors import BadInput, LaneLost
 from gamecraft_core.media import bounds
+from gamecraft_core.media.image import Scaling
 from gamecraft_core.media.sandbox_process import Broken, SandboxProcess
 
 CHILD = "gamecraft_core.media.sandbox_child"
@@ -72,9 +73,12 @@ class Sandbox:
         height, width = struct.unpack("<II", self._ask(request, head, 8, bounds.IMAGE_SECONDS, field).data)
         return height, width
 
-    def image(self, data: bytes, height: int, width: int, field: str = "image") -> Pixels:
+    def image(
+        self, data: bytes, height: int, width: int, field: str = "image", scaling: Scaling = "bilinear"
+    ) -> Pixels:
         """The image ``data`` as RGB uint8 [height, width, 3]: scaled to cover, its centre."""
         request = {"what": "image", "height": height, "width": width, "max_pixels": bounds.MAX_IMAGE_PIXELS}
+        request |= {"scaling": scaling}
         return self._pixels(request, data, (height, width, 3), bounds.IMAGE_SECONDS, field)
 
     def last_frames(self, data: bytes, count: int, height: int, width: int, field: str = "video") -> Pixels:

@@ -64,7 +64,7 @@ def _carry_out(request: dict[str, Any], payload: bytes) -> Answer:
         return struct.pack("<II", *header_check(payload, max_pixels=most))
     size = request["height"], request["width"]
     if request["what"] == "image":
-        return cover_crop(read_image(payload, max_pixels=most), *size).data.cast("B")
+        return cover_crop(read_image(payload, max_pixels=most), *size, request["scaling"]).data.cast("B")
     limits = {"max_pixels": most, "max_frames": request["max_frames"]}
     return read_last_frames(payload, request["count"], **limits, fit=size).data.cast("B")
 

@@ -36,18 +36,23 @@ class Schedule:
         return len(self.timesteps)
 
 
-def make_schedule(steps: int, shift: float, *, reverse: bool = True) -> Schedule:
+def make_schedule(steps: int, shift: float, *, reverse: bool = True, by_odds: bool = False) -> Schedule:
     """``shift * u / (1 + (shift - 1) * u)`` over ``u`` = 1..0 in equal steps; every operation rounds to float32.
 
     Without ``reverse``, a switch of the published command line that every documented command sets, a sigma is 1 less
-    that: no released model is meant to run so.
+    that: no released model is meant to run so. ``by_odds``: rounded in the order of FramePack's code, which shifts the
+    odds of ``u``: the same numbers, but for their last bits.
     """
     if steps < 1:
         raise BadInput(f"{steps} steps are too few", field="steps", remedy="use 1 or more")
     if not (np.isfinite(shift) and shift > 0):
         raise BadInput(f"shift {shift} is not a positive number", field="shift", remedy="use a value such as 5.0")
     u = _unit_ramp(steps)
-    sigmas = np.float32(shift) * u / (np.float32(1) + np.float32(shift - 1) * u)
+    if by_odds:
+        with np.errstate(divide="ignore"):
+            sigmas = np.float32(shift) * (np.float32(1) / (np.float32(shift) + (np.float32(1) / u - np.float32(1))))
+    else:
+        sigmas = np.float32(shift) * u / (np.float32(1) + np.float32(shift - 1) * u)
     if not reverse:
         sigmas = np.float32(1) - sigmas
     return Schedule(sigmas=sigmas, timesteps=sigmas[:-1] * np.float32(1000))

@@ -48,8 +48,9 @@ def fingerprint(preset: Preset) -> str:
         folder = local(preset.text.rewrite, "text.rewrite", pick_language_model)
         value["rewrite"] = [*asked, _contents(folder, pick_language_model)]
     if preset.vision is not None:
-        sizes, path = preset.vision.random, preset.vision.path
-        value["vision"] = sizes or _contents(local(path or "", "vision.path", pick_text), pick_text)
+        path = preset.vision.path
+        files = None if path is None else _contents(local(path, "vision.path", pick_text), pick_text)
+        value["vision"] = [preset.vision.random, files, None if path else weights.seed]
     if weights.kind == "random":
         value["seed"] = weights.seed
     else:

@@ -23,7 +23,7 @@ from tests.parity.cases import (
     text,
     vae,
 )
-from tests.parity.cases.framepack import transformer
+from tests.parity.cases.framepack import conditioning, transformer
 from tests.parity.cases.hunyuan import dit as hunyuan_dit
 from tests.parity.cases.hunyuan import keymap as hunyuan_keymap
 from tests.parity.cases.hunyuan import loop, schedule
@@ -99,7 +99,10 @@ _HUNYUAN_SUBJECTS = (
     Subject(r"text_encode_io", hunyuan_text.cases, hunyuan_text.INPUTS),
     Subject(r"vae_tiny_io", hunyuan_vae.cases, hunyuan_vae.INPUTS),
 )
-_FRAMEPACK_SUBJECTS = (Subject(transformer.STEM, transformer.cases, transformer.INPUTS),)
+_FRAMEPACK_SUBJECTS = (
+    Subject(r"conditioning", conditioning.cases, conditioning.INPUTS),
+    Subject(transformer.STEM, transformer.cases, transformer.INPUTS),
+)
 GAMECRAFT = "gamecraft"
 FAMILIES = (
     Family(

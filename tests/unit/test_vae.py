@@ -168,6 +168,29 @@ def test_tiling_time_of_an_identity_changes_nothing(frames: int) -> None:
     torch.testing.assert_close(IN_TIME.encode(x, one_by_one(torch.clone)), x, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("tiling", [IN_TIME, IN_SPACE])
+def test_wanted_frames_have_the_bits_of_the_whole_without_the_work_for_others(tiling: Tiling) -> None:
+    """Latents and pixels are the same to these tilings; every tile is told by a number of its own."""
+    x = torch.randn(1, 2, 31, 3, 3)
+
+    def run(tile: torch.Tensor) -> torch.Tensor:
+        ran.append(tile.shape[2])
+        return tile + tile.mean()
+
+    ran: list[int] = []
+    whole, most = tiling.decode(x, one_by_one(run)), len(ran)
+    for start in range(31):
+        for end in range(start + 1, 32):
+            ran.clear()
+            assert torch.equal(tiling.decode(x, one_by_one(run), (start, end)), whole[:, :, start:end])
+            kept = tiling.pixel_frames * 3 // 4
+            assert len(ran) <= min(most, (end - start) // kept + 3)
+    if tiling.time:
+        assert [Seam.of(8).tiles(window) for window in ((0, 7), (6, 8), (7, 9), (9, 13), (9, 14))] == [
+            *(slice(0, 1), slice(0, 2), slice(0, 2), slice(1, 2), slice(1, 3))
+        ]
+
+
 def test_a_seam_ramps_from_the_earlier_tile() -> None:
     before, tile = torch.zeros(1, 1, 8), torch.ones(1, 1, 8)
     blend_into(before, tile, Seam.of(16).blend, dim=2)
@@ -291,8 +314,8 @@ def test_one_bad_number_among_many_is_seen(tiny: tuple[Preset, VaeCodec], bad: f
     decode = vae.decode
     for place in ((0, 0, 0, 0, 0), (0, 1, 2, 31, 57), (0, 2, 4, 63, 111)):
 
-        def spoilt(z: torch.Tensor, place: tuple[int, ...] = place) -> torch.Tensor:
-            pixels = decode(z)
+        def spoilt(z: torch.Tensor, place: tuple[int, ...] = place, **asked: Any) -> torch.Tensor:
+            pixels = decode(z, **asked)
             pixels[place] = bad
             return pixels
 

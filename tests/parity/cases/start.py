@@ -30,7 +30,7 @@ def _image(folder: Folder, file: Golden, check: Check) -> None:
     mean, logvar = codec.moments(pixels[None])
     check.tensor(file, "posterior.mean", mean[None], ATOL)
     check.tensor(file, "posterior.logvar", logvar[None], ATOL)
-    latents = _with_noise(file.given("posterior.eps"), "image_posterior", lambda: codec.encode_image(pixels, seed=0))
+    latents = with_noise(file.given("posterior.eps"), "image_posterior", lambda: codec.encode_image(pixels, seed=0))
     check.tensor(file, "ref_latents", latents, ATOL)
 
 
@@ -47,7 +47,7 @@ def _clip(folder: Folder, file: Golden, check: Check) -> None:
         check.tensor(file, f"{name}.mean", mean[None], ATOL)
         check.tensor(file, f"{name}.logvar", logvar[None], ATOL)
         noise = file.given(f"{name}.eps")
-        made = _with_noise(noise, "clip_posterior", partial(codec.encode_clip, frames, seed=0))
+        made = with_noise(noise, "clip_posterior", partial(codec.encode_clip, frames, seed=0))
         check.tensor(file, latents, made, ATOL)
 
 
@@ -56,7 +56,7 @@ def _pixels(stored: Tensor) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(stored.movedim(0, -1).numpy())
 
 
-def _with_noise(noise: Tensor, purpose: str, encode: Callable[[], npt.NDArray[np.float32]]) -> Tensor:
+def with_noise(noise: Tensor, purpose: str, encode: Callable[[], npt.NDArray[np.float32]]) -> Tensor:
     """What ``encode`` gives when its draw for ``purpose`` is the stored noise [1, 16, T, h, w]."""
 
     def draw(seed: int, index: int, asked: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -98,5 +98,5 @@ def test_the_command_tells_what_to_do_and_its_status_says_so(
     assert doctor.main([*options, "--set", f"text.llm={tmp_path}"]) == 3
     said = capsys.readouterr().out
     assert "what to do:" in said
-    assert "fail  text encoders (here): fetch the whole folder" in said
+    assert "fail  encoders (here): fetch the whole folder" in said
     assert doctor.main(["environment", "--preset", "nobody"]) == 2

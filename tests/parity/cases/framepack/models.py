@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.preset import Preset, VisionConfig
 from gamecraft_core.base.spec import Layout
 from gamecraft_core.families.framepack import FramePackDenoiser, build_model
+from gamecraft_core.families.framepack_start import SightEncoder
 from gamecraft_core.parallel.collective import Solo
+from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.weights.loader import load_dit
-from tests.parity.cases.hunyuan.models import VAE
+from tests.parity.cases.hunyuan.models import VAE, vae
 from tests.parity.golden import Folder
 from tests.parity.models import preset, vae_config
 
-_DIT = "transformer_tiny_weights"
+_DIT, _SIGLIP = "transformer_tiny_weights", "siglip_tiny_weights"
 _FIELDS = {
     "num_attention_heads": "num_heads",
     "num_layers": "depth_double_blocks",
@@ -73,3 +80,22 @@ def denoiser(folder: Folder, layout: Layout = "inverted") -> FramePackDenoiser:
     model = build_model(chosen, "meta", torch.float32)
     load_dit(chosen, model)
     return FramePackDenoiser(chosen, model, Solo())
+
+
+@cache
+def vae_codec(folder: Folder) -> VaeCodec:
+    """With temporal tiles only, as the goldens were made."""
+    models = beside(folder)
+    model = vae(models)
+    model.tiling = dataclasses.replace(model.tiling, space=False, time=True)
+    return VaeCodec(settings(folder), model, "cpu")
+
+
+@cache
+def sight_encoder(folder: Folder) -> SightEncoder:
+    """SigLIP from a folder laid out as the hub's: a configuration and weights."""
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "config.json").write_text(json.dumps(config(folder)["siglip"]), encoding="utf-8")
+        shutil.copyfile(folder.path / f"{_SIGLIP}.safetensors", Path(scratch) / "model.safetensors")
+        chosen = settings(folder).model_copy(update={"vision": VisionConfig(path=scratch)})
+        return SightEncoder(chosen, torch.device("cpu"))
