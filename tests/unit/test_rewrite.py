@@ -17,6 +17,8 @@ from actors.text import TextActor
 from gamecraft_core.base.errors import WeightsError
 from gamecraft_core.base.messages import TextOrder
 from gamecraft_core.base.preset import Preset
+from gamecraft_core.costs.text import text_work
+from gamecraft_core.footprint.text import text_role
 from gamecraft_core.text.encoders import TextEncoder
 from gamecraft_core.text.rewrite import PromptRewriter
 from gamecraft_core.weights.fingerprint import fingerprint
@@ -162,6 +164,17 @@ def test_it_counts_for_the_fingerprint_only_where_it_is_asked_for(folder: Path) 
     asked = {fingerprint(rewriting(folder)), fingerprint(rewriting(folder, rewrite_tokens=5))}
     set_end(folder, [494])
     assert len({without, *asked, fingerprint(rewriting(folder))}) == 4
+
+
+def test_a_plan_counts_its_memory_and_its_words(folder: Path) -> None:
+    """The random model's layers are 2 x 7744 weights; 495 rows of 32 are read as words and told as such, and a norm."""
+    weights = 2 * 7744 + 2 * 495 * 32 + 32
+    asked, without = rewriting(folder), rewriting(folder, rewrite=None)
+    assert text_role(asked).weights - text_role(without).weights == 4 * weights
+    more = text_work(asked) + text_work(without) * -1
+    assert more.matmul == TOKENS * 2 * weights
+    assert more.weight_bytes == (TOKENS + 1) * 4 * weights  # and once with the encoders'
+    assert text_work(rewriting(folder / "nowhere")) == text_work(without)
 
 
 def test_the_folder_is_seen_from_where_the_command_runs_and_the_request_holds_the_prompt(
