@@ -121,6 +121,10 @@ class VisionConfig(Strict):
             raise ValueError("vision needs either path (a folder) or random (an encoder's sizes)")
         return self
 
+    def __hash__(self) -> int:
+        """A preset is a key of what is made for it; a dict is none."""
+        return hash(self.model_dump_json())
+
 
 class WeightsConfig(Strict):
     """``random``: seeded draws, for tests and demos; ``files``: the published or our own layout at ``dit``/``vae``."""

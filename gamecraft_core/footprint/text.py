@@ -52,10 +52,14 @@ def llm_weights(sizes: dict[str, int], skip_layers: int) -> int:
 
 def clip_weights(sizes: dict[str, int]) -> int:
     """Weights of CLIP's text half, without its projection."""
+    return (sizes["vocab_size"] + sizes["max_position_embeddings"]) * sizes["hidden_size"] + layers_weights(sizes)
+
+
+def layers_weights(sizes: dict[str, int]) -> int:
+    """Of CLIP's and SigLIP's layers with their biases and norms, and of the norm after them."""
     hidden, inner = sizes["hidden_size"], sizes["intermediate_size"]
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-    tables = (sizes["vocab_size"] + sizes["max_position_embeddings"]) * hidden
-    return tables + sizes["num_hidden_layers"] * layer + 2 * hidden
+    return sizes["num_hidden_layers"] * layer + 2 * hidden
 
 
 def rewriter_weights(preset: Preset) -> int:
@@ -71,19 +75,17 @@ def rewriter_weights(preset: Preset) -> int:
 
 def llm_sizes(preset: Preset) -> dict[str, int]:
     """The language model's configuration, by the names of its own file."""
-    return _sizes(preset.text.llm, _PUBLISHED_LLM)
+    return folder_sizes(preset.text.llm, _PUBLISHED_LLM)
 
 
 def clip_sizes(preset: Preset) -> dict[str, int]:
-    return _sizes(preset.text.clip, _PUBLISHED_CLIP)
+    return folder_sizes(preset.text.clip, _PUBLISHED_CLIP)
 
 
-def _sizes(folder: str, published: dict[str, int]) -> dict[str, int]:
-    """The language half of the folder's ``config.json``; what it leaves out, and a missing folder, are as published."""
+def folder_sizes(folder: str, published: dict[str, int], part: str = "text_config") -> dict[str, int]:
+    """The ``part`` of the folder's ``config.json``; what it leaves out, and a missing folder, are as published."""
     path = Path(folder) / "config.json"
     if not path.is_file():
         return published
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return published | {
-        key: value for key, value in config.get("text_config", config).items() if isinstance(value, int)
-    }
+    return published | {key: value for key, value in config.get(part, config).items() if isinstance(value, int)}
