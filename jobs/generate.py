@@ -1,4 +1,4 @@
-"""One session from the command line, through the same path as a whole dataset: a start and actions become one mp4.
+"""One session from the command line, through the same path as a whole dataset: one mp4.
 
 python -m jobs.generate --preset micro-gamecraft --image jobs/demo/micro/red-plain.png --actions "w*3" --out walk.mp4
 """
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
 #: Options that become the manifest row's column of the same name.
 _COLUMNS = {
-    "image": (str, "image to start from (path or URI)"),
+    "image": (str, "image to start from (path or URI), where the preset does"),
     "video": (str, "video to start from: its last frames are the history"),
-    "actions": (str, 'controls, one a chunk, such as "w*3 left_rot:1.5 poses:path.txt"'),
+    "actions": (str, 'controls, one a chunk, such as "w*3 left_rot:1.5 poses:path.txt", where there is a camera'),
+    "frames": (int, "length of a video that is made at once: 4n+1"),
+    "seconds": (float, "length of a video that is made section by section"),
     "prompt": (str, "what the world looks like"),
     "negative_prompt": (str, "what to keep away from; acts with a guidance above 1"),
     "seed": (int, "seed of every random draw"),
     "steps": (int, "solver steps a chunk"),
     "guidance": (float, "classifier-free guidance scale; 1 is off"),
+    "embedded_guidance": (float, "guidance that the model is told, where it is"),
     "shift": (float, "shift of the flow-matching schedule"),
     "height": (int, "pixels"),
     "width": (int, "pixels"),
@@ -39,12 +42,13 @@ _COLUMNS = {
 def parser() -> argparse.ArgumentParser:
     """The command line. Building it imports nothing heavy."""
     made = argparse.ArgumentParser(
-        prog="python -m jobs.generate", description="Make one video: a start image or video, and one action a chunk."
+        prog="python -m jobs.generate",
+        description="Make one video: from a prompt, an image or a video, as the preset begins.",
     )
     made.add_argument("--preset", required=True, help="a built-in preset's name, or a preset's YAML file")
     made.add_argument("--out", required=True, metavar="FILE.mp4", help="where the video goes")
     for name, (kind, text) in _COLUMNS.items():
-        made.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text, required=name == "actions")
+        made.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
     add_run_options(made)
     return made
 
@@ -73,8 +77,10 @@ def _generate(arguments: argparse.Namespace) -> int:
     row: dict[str, Any] = {name: value for name in _COLUMNS if (value := getattr(arguments, name)) is not None}
     row.setdefault("prompt", "a calm world")
     spec = RowReader(config.presets, config.preset.name, sources).spec_from_fields(row)
-    row[spec.start.kind] = spec.start.uri
-    row["actions"] = [_located(control, sources) for control in spec.controls]
+    if spec.start.uri:
+        row[spec.start.kind] = spec.start.uri
+    if "actions" in row:
+        row["actions"] = [_located(control, sources) for control in spec.controls]
     with tempfile.TemporaryDirectory(prefix="framelane-") as folder:
         manifest = Path(folder, "session.jsonl")
         manifest.write_text(json.dumps(row))

@@ -95,6 +95,10 @@ def _health(service: Service) -> APIRouter:
     async def metrics() -> Response:
         return Response(service.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @router.get("/v1/presets", summary="What is served: how sessions begin, and how long they are", tags=["sessions"])
+    async def presets() -> dict[str, Any]:
+        return {"presets": service.catalogue()}
+
     @router.get(
         "/v1/timeline",
         summary="What lanes did in the last minutes, as a trace that Perfetto opens",

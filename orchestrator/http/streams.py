@@ -59,7 +59,7 @@ class Pictures:
         async with self._turn:
             init = await self._service.init(session_id, tenant)
             segment = await self._service.segment(session_id, tenant, index)
-            return await asyncio.to_thread(singles, init.data + segment, _LONGEST)
+            return await asyncio.to_thread(singles, init.data + segment, _LONGEST) if segment else []
 
 
 class Cuttable(StreamingResponse):
@@ -157,8 +157,9 @@ async def _tell(
                     await socket.send_bytes(init.data)
                 data = await service.segment(session_id, tenant, index)
                 told = {"type": "segment", "chunk": index, "bytes": len(data)}
-            await socket.send_json(told)
-            await socket.send_bytes(data)
+            if data:  # a chunk that settles no frames has none
+                await socket.send_json(told)
+                await socket.send_bytes(data)
             index += 1
         if news.over:  # maybe it was before, and the cursor is its last event's
             last = last or (await service.describe(session_id, tenant))["status"]

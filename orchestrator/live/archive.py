@@ -1,4 +1,4 @@
-"""Settled sessions, read from the store when they are asked for: their records, their videos, how they ended."""
+"""What the store has of sessions: of settled ones records, videos and how they ended, of any other staged chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gamecraft_core.dataset.chunk_state import reach
 from orchestrator.live.feed import Feed
 from orchestrator.live.journal import Journal, Promise
 from orchestrator.live.port import NoSuchSession
-from orchestrator.live.reel import Film
+from orchestrator.live.reel import Film, split, staged_fragment
 from orchestrator.live.session import Live
 
 #: Sessions whose files lately somebody asked for.
@@ -68,6 +68,21 @@ class Archive:
         else:
             live.shown = len(live.controls)
         return live
+
+    def init(self, live: Live) -> bytes:
+        """The init segment of what is shown of ``live``; FileNotFoundError where it is being stored."""
+        if live.status == "committed":
+            return self.film(live.session_id).init()
+        inits = (split(staged_fragment(self._store, key))[0] for key in live.staged.values())
+        return next((init for init in inits if init), b"")
+
+    def segment(self, live: Live, index: int) -> bytes:
+        """Its media segment in place ``index``; FileNotFoundError as above."""
+        if live.status == "committed":
+            return self.film(live.session_id).segment(index)
+        if (key := live.staged.get(live.place(index))) is None:
+            raise FileNotFoundError(f"chunk {live.place(index)} is not durable yet")
+        return split(staged_fragment(self._store, key))[1]
 
     def record(self, session_id: str) -> dict[str, Any]:
         """The committed row."""

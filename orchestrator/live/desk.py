@@ -70,7 +70,7 @@ class Desk:
                 remedy = "leave out image and video, or the upload"
                 raise Refused("a start is uploaded and named", field=upload.kind, remedy=remedy)
             cells[upload.kind] = self._keep(upload)
-        preset = self._presets.get(cells.get("preset", self._default))
+        preset = self._presets.get(str(cells.get("preset", self._default)))
         played = played and (preset is None or family_of(preset.family).length == "actions")
         waits = played and FIELD not in cells
         if FIELD in cells:
@@ -104,6 +104,11 @@ class Desk:
             kind: {"default": limits.default_for(action), "most": limits.most_for(action)}
             for kind, action in (("move", "w"), ("turn", "left_rot"))
         }
+
+    def catalogue(self) -> list[dict[str, Any]]:
+        """What is served, the default first: how each preset's sessions begin, and how long they are."""
+        names = sorted(self._presets, key=lambda name: name != self._default)
+        return [_described(self._presets[name]) for name in names]
 
     def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
         """What to ask of ``preset`` (empty: of the default one) for a video of about ``seconds``, or as long as usual.
@@ -150,6 +155,24 @@ class Desk:
         key = layout.input_key(hashlib.sha256(data).hexdigest(), ending)
         self._store.put_if_absent(key, data)
         return self._store.uri(key)
+
+
+def _described(preset: Preset) -> dict[str, Any]:
+    family, video = family_of(preset.family), preset.video
+    shape = video.model_dump(include={"height", "width", "fps", "chunk_frames", "layout"})
+    usual = {
+        "actions": None,
+        "frames": video.chunk_frames,
+        "seconds": video.chunks * video.chunk_frames / video.fps,
+    }[family.length]
+    return {
+        "name": preset.name,
+        "family": preset.family,
+        "description": preset.description,
+        "starts": family.starts,
+        "length": {"field": family.length, "default": usual},
+        **shape,
+    }
 
 
 class _Doors(Sources):

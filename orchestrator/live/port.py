@@ -139,6 +139,10 @@ class Service(Protocol):
         """
         ...
 
+    def catalogue(self) -> list[dict[str, Any]]:
+        """The presets that are served, described, the default one first."""
+        ...
+
     def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
         """The fields that make a session of ``preset`` (empty: of the default one) last about ``seconds``."""
         ...

@@ -23,7 +23,7 @@ from orchestrator.live.journal import Journal, request_name
 from orchestrator.live.limits import ServiceLimits
 from orchestrator.live.port import Conflict, Init, News, NoSuchSession, NotReady, Overloaded, Upload
 from orchestrator.live.quotas import Quotas
-from orchestrator.live.reel import Aside, Film, split, staged_fragment
+from orchestrator.live.reel import Aside, Film
 from orchestrator.live.registry import Registry
 from orchestrator.live.session import Live
 
@@ -119,6 +119,9 @@ class LocalService:
                 if self._registry.find(live.session_id) is live:
                     return live.describe()
         return None
+
+    def catalogue(self) -> list[dict[str, Any]]:
+        return self._desk.catalogue()
 
     def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
         return self._desk.lasting(preset, seconds)
@@ -217,7 +220,7 @@ class LocalService:
             if not (live.init or live.shown):
                 raise Conflict("there is nothing to see yet", remedy="wait for its first chunk")
             async with self._elsewhere(live):
-                live.init = live.init or await self._aside(self._read_init, live)
+                live.init = live.init or await self._aside(self._archive.init, live)
                 return Init(live.init, codec_of(live.init))
 
     async def segment(self, session_id: str, tenant: str, index: int) -> bytes:
@@ -228,7 +231,7 @@ class LocalService:
             if (segment := self._registry.reel.find(session_id, index)) is not None:
                 return segment
             async with self._elsewhere(live):
-                segment = await self._aside(self._read_segment, live, index)
+                segment = await self._aside(self._archive.segment, live, index)
                 self._registry.reel.keep(session_id, index, segment)
                 return segment
 
@@ -302,19 +305,6 @@ class LocalService:
             yield from sorted((name for name in names if not after or name < after), reverse=True)
         else:
             yield from (name for name in names if name > after)
-
-    def _read_init(self, live: Live) -> bytes:
-        if live.status == "committed":
-            return self._archive.film(live.session_id).init()
-        inits = (split(staged_fragment(self._store, key))[0] for key in live.staged.values())
-        return next((init for init in inits if init), b"")
-
-    def _read_segment(self, live: Live, index: int) -> bytes:
-        if live.status == "committed":
-            return self._archive.film(live.session_id).segment(index)
-        if (key := live.staged.get(live.place(index))) is None:
-            raise FileNotFoundError(f"chunk {live.place(index)} is not durable yet")
-        return split(staged_fragment(self._store, key))[1]
 
     def _check_ready(self) -> None:
         if self._state != "ready":

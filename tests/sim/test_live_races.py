@@ -79,7 +79,7 @@ def test_two_who_look_for_the_segments_of_one_video_find_the_same(
     assert [video.segment(index) for index in range(3)] == segments
 
 
-@pytest.mark.parametrize("piece", ["_read_segment", "_read_init"])
+@pytest.mark.parametrize("piece", ["segment", "init"])
 def test_who_reads_a_chunk_while_it_is_committed_finds_it_in_the_video(store: Store, piece: str) -> None:
     key = ""
 

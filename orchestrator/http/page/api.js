@@ -32,6 +32,7 @@ export const create = (form) => ask("/v1/sessions", { method: "POST", body: form
 export const describe = (id) => ask(`/v1/sessions/${encodeURIComponent(id)}`);
 export const finish = (id) => post(`/v1/sessions/${id}/finish`, {});
 export const control = (id, actions, at) => post(`/v1/sessions/${id}/controls`, { actions, at });
+export const presets = () => ask("/v1/presets");
 export const starts = () => ask("/page/starts.json");
 
 export function remember(token) {

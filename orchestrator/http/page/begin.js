@@ -21,10 +21,36 @@ export class Begin {
       });
     addEventListener("paste", (event) => { if (!$("begin").hidden) this.choose(event.clipboardData.files[0]); });
     api.starts().then((found) => this.shelve(found)).catch(() => {});
+    this.kinds = [];
+    $("preset").addEventListener("change", () => this.ask());
+    api.presets().then(({ presets }) => this.offer(presets)).catch(() => {});
+  }
+
+  // The models that are served; with more than one there is a choice.
+  offer(presets) {
+    this.kinds = presets;
+    $("preset").replaceChildren(...presets.map(({ name }) => new Option(name)));
+    $("presetfield").hidden = presets.length < 2;
+    this.ask();
+  }
+
+  get kind() { return this.kinds.find(({ name }) => name === $("preset").value); }
+
+  get needsPicture() { return !this.kind || !this.kind.starts.includes("none"); }
+
+  // Only what the chosen model takes.
+  ask() {
+    const { starts, length } = this.kind, pictures = starts.includes("image");
+    $("drop").hidden = !pictures;
+    $("starts").hidden = !pictures || !$("starts").querySelector("label");
+    $("keys").hidden = length.field !== "actions";
+    $("lengthfield").hidden = length.field === "actions";
+    $("lengthname").textContent = length.field === "frames" ? "Frames" : "Seconds";
+    $("length").value = length.default ?? "";
   }
 
   shelve(found) {
-    $("starts").hidden = !found.length;
+    $("starts").hidden = !found.length || $("drop").hidden;
     for (const { image, prompt } of found) {
       const label = document.createElement("label"), input = document.createElement("input"), picture = new Image();
       Object.assign(input, { type: "radio", name: "start", ariaLabel: prompt });
@@ -60,10 +86,12 @@ export class Begin {
       api.remember($("token").value);
       if (location.hash.length > 1) { location.reload(); return; }  // it was asked for to see that world
     }
-    if (!this.chosen) { this.failed(new Error("Choose a picture first.")); $("image").focus(); return; }
+    if (this.needsPicture && !this.chosen) { this.failed(new Error("Choose a picture first.")); $("image").focus(); return; }
     const form = new FormData();
-    form.set("image", this.chosen);
+    if (this.chosen && !$("drop").hidden) form.set("image", this.chosen);
     form.set("prompt", $("prompt").value);
+    if (this.kind) form.set("preset", this.kind.name);
+    if (!$("lengthfield").hidden && $("length").value) form.set(this.kind.length.field, $("length").value);
     if ($("seed").value) form.set("seed", $("seed").value);
     $("play").disabled = true;
     try {

@@ -13,6 +13,11 @@ const H264 = "avc1.64001f";
 const WALK = matchMedia("(pointer: coarse)").matches
   ? "Hold a button to walk or to look around."
   : "Walk with W A S D, look around with the arrow keys.";
+const MADE = {
+  tiled: "It is being made.",
+  forward: "It is being made, from its beginning on.",
+  inverted: "It is being made from its end back to the picture; it plays when its beginning is there.",
+};
 const $ = (id) => document.getElementById(id);
 const sent = new Map();
 const denoised = new Map();
@@ -45,6 +50,9 @@ function enter(found) {
   shown = found.chunks.shown;
   location.hash = found.id;
   controls.limit(found.speeds);
+  for (const pad of document.querySelectorAll(".pad, .speeds")) pad.hidden = !found.played;
+  $("finish").hidden = !found.played;
+  $("previewname").textContent = found.layout === "inverted" ? "preview of the end, not final" : "preview";
   $("begin").hidden = true;
   $("stage").hidden = false;
   $("screen").style.setProperty("--ratio", found.width / found.height);
@@ -104,7 +112,7 @@ function state(found) {
   else if (status === "failed") {
     over("It is over.");
     failed(new Error(`${error.reason} ${error.remedy}`));
-  } else say(session.open ? WALK : "Being finished.");
+  } else say(session.open ? WALK : session.played ? "Being finished." : MADE[session.layout]);
   $("finish").disabled = !session.open;
 }
 
