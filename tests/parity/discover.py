@@ -144,8 +144,6 @@ class Found:
 
     path: Path
     label: str
-    family: str
-    is_built: bool
 
 
 def families(root: Path) -> list[Found]:
@@ -158,7 +156,7 @@ def _search(place: Path, label: str, depth: int) -> Iterator[Found]:
         return
     family = _family_of(place)
     if family is not None:
-        yield Found(place, re.sub(r"\s", "_", label), family.name, is_built=bool(family.subjects))
+        yield Found(place, re.sub(r"\s", "_", label))
     elif depth:
         for entry in sorted(place.iterdir()):
             if entry.is_dir():
