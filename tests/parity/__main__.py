@@ -39,9 +39,6 @@ def main(arguments: list[str]) -> int:
             print(f"  {result.name}: {reason}", file=sys.stderr, flush=True)
 
     for one in found:
-        if not one.is_built:
-            print(f"SKIP {one.label}: family {one.family} is not built yet", flush=True)
-            continue
         folder = Folder(one.path, one.label)
         for case in cases(folder):
             tell(run(case))

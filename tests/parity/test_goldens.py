@@ -17,7 +17,6 @@ FOLDERS = [
     Folder(found.path, f"{place}/{found.label}")
     for place, root in (("shared", SHARED), ("committed", COMMITTED))
     for found in families(root)
-    if found.is_built
 ]
 CASES = {folder: list(cases(folder)) for folder in FOLDERS}
 DIT_CASES = [

@@ -36,7 +36,9 @@ def cases(folder: Folder, file: Golden) -> Iterator[Case]:
     for name in sorted({name.split(".")[0] for name in file.names()}):
         run = Run.of(folder, file, name)
         yield Case(f"{name}.table", partial(_table, run))
-        yield Case(f"{name}.shown", partial(_shown, run))
+        for index in range(run.sections):
+            if f"{name}.sec{index}.clean_latents" in file:
+                yield Case(f"{name}.sec{index}.shown", partial(_shown, run, index))
         yield Case(f"{name}.latents", partial(_latents, run))
         yield Case(f"{name}.pixels", partial(_pixels, run))
 
@@ -135,15 +137,15 @@ def _table(run: Run, check: Check) -> None:
             check.equal(f"section {index} {name}", made[name], stored[name])
 
 
-def _shown(run: Run, check: Check) -> None:
-    """The clean inputs of section 1, of stored latents."""
-    new, start = run.stored(0, "generated").numpy(), run.start
-    shown = clean_inputs(
-        run.layout, run.window, 1, run.sections, carry(run.layout, run.window, None, new, start), start
-    )
+def _shown(run: Run, index: int, check: Check) -> None:
+    """The clean inputs of section ``index``, of the stored latents before it."""
+    payload: FloatArray | None = None
+    for before in range(index):
+        payload = carry(run.layout, run.window, payload, run.stored(before, "generated").numpy(), run.start)
+    shown = clean_inputs(run.layout, run.window, index, run.sections, payload, run.start)
     parts = {"clean_latents": shown.near, "clean_latents_2x": shown.middle, "clean_latents_4x": shown.far}
     for name, made in parts.items():
-        check.tensor(run.file, f"{run.name}.sec1.{name}", torch.from_numpy(made)[None], 0.0)
+        check.tensor(run.file, f"{run.name}.sec{index}.{name}", torch.from_numpy(made)[None], 0.0)
 
 
 def _latents(run: Run, check: Check) -> None:
