@@ -62,8 +62,8 @@ def parse_cluster(text: str, hardware: Hardware) -> Cluster:
     return Cluster(text, name, card, max(1, nodes), card.per_node if nodes else count)
 
 
-def stage_costs(preset: Preset, cluster: Cluster, hardware: Hardware, profile: str | None) -> StageCosts:
-    """Predicted costs, or those of a profile made on the cluster's kind of card with the same preset."""
+def stage_costs(preset: Preset, cluster: Cluster, hardware: Hardware, profile: str | None, chunks: int) -> StageCosts:
+    """Predicted costs of sessions of ``chunks``, or those of a profile made on the cluster's kind of card."""
     from gamecraft_core.costs.stages import StageCosts
     from gamecraft_core.footprint.predict import rank_weights
 
@@ -72,7 +72,7 @@ def stage_costs(preset: Preset, cluster: Cluster, hardware: Hardware, profile: s
     if preset.runtime.offload == "blocks":
         blocks = rank_weights(preset, "modulation") - rank_weights(preset, "blocks")
     cpu = hardware.cards["cpu"]
-    return StageCosts(preset, cluster.card_name, cluster.card, cpu, hardware.common, blocks, measured, where)
+    return StageCosts(preset, cluster.card_name, cluster.card, cpu, hardware.common, blocks, measured, where, chunks)
 
 
 def read_profile(path: str, preset: Preset, cluster: Cluster) -> tuple[dict[str, float], str]:

@@ -83,14 +83,17 @@ def table(presets: Iterable[Preset]) -> str:
 
 def _rank_rows(preset: Preset) -> list[list[str]]:
     """One row for each way to keep the weights (on a CPU there is one): what a rank holds in all."""
+    from gamecraft_core.costs.family import family_work
     from gamecraft_core.footprint.predict import KEEPINGS, denoise_activations, rank_weights
 
-    peaks = [denoise_activations(preset, continuing=later, world=n) for later in (False, True) for n in DEGREES]
+    kinds = (False, True) if family_work(preset).continues else (False,)
+    peaks = [denoise_activations(preset, continuing=later, world=n) for later in kinds for n in DEGREES]
     rows = []
     for keeping in KEEPINGS if preset.runtime.device != "cpu" else KEEPINGS[:1]:
         weights = rank_weights(preset, keeping)
         totals = [_size(weights + peak) for peak in peaks]
-        rows.append([preset.name, _KEEPING[keeping], _size(weights), *totals])
+        none = ["–"] * (2 * len(DEGREES) - len(totals))
+        rows.append([preset.name, _KEEPING[keeping], _size(weights), *totals, *none])
     return rows
 
 

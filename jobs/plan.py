@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from jobs.exits import Exit, guarded
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--costs", metavar="FILE.json", help="measured stage costs (python -m jobs.bench profile)")
     made.add_argument("--price", type=_positive, metavar="DOLLARS", help="of one card an hour (default: the table's)")
     made.add_argument("--sessions", type=_count, default=64, help="sessions a node that throughput is predicted for")
-    made.add_argument("--chunks", type=_count, default=8, help="chunks a session")
+    made.add_argument("--chunks", type=_count, help="chunks a session (default: 8, or the preset's)")
     made.add_argument("--rows", type=_count, default=12, help="layouts shown")
     made.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a setting; repeatable")
     made.add_argument("--fleet-out", metavar="FILE.yaml", help="write the chosen fleet")
@@ -117,10 +117,11 @@ def make(arguments: argparse.Namespace) -> Plan:
     hardware = load_hardware()
     cluster, goal = parse_cluster(arguments.cluster, hardware), parse_goal(arguments.goal)
     preset = resolve(arguments.preset, sets=arguments.set).preset
-    costs = stage_costs(preset, cluster, hardware, arguments.costs)
+    chunks = _chunks(arguments.chunks, preset)
+    costs = stage_costs(preset, cluster, hardware, arguments.costs, chunks)
     price = arguments.price or cluster.card.price_per_hour.value
     known, memory = _layouts(preset, cluster)
-    rows, reference = _rows(arguments, goal, cluster, costs, known, memory, price)
+    rows, reference = _rows(arguments.sessions, goal, cluster, costs, known, memory, price)
     return Plan(
         preset=preset,
         cluster=cluster,
@@ -129,12 +130,24 @@ def make(arguments: argparse.Namespace) -> Plan:
         goal_text=arguments.goal,
         price=price,
         sessions=arguments.sessions,
-        chunks=arguments.chunks,
+        chunks=chunks,
         costs=costs,
         reference=reference,
         choice=choose(goal, rows),
         excluded=len(known) - len(rows),
     )
+
+
+def _chunks(asked: int | None, preset: Preset) -> int:
+    """Chunks a session: of a family that makes a whole video at once, one."""
+    from gamecraft_core.base.errors import UsageError
+    from gamecraft_core.base.family import family_of
+
+    length = family_of(preset.family).length
+    if length == "frames" and asked not in (None, 1):
+        remedy = "leave it out; --set video.chunk_frames is the video's length"
+        raise UsageError(f"sessions of {preset.name} are one chunk", field="--chunks", remedy=remedy)
+    return asked or (8 if length == "actions" else preset.video.chunks)
 
 
 def _layouts(preset: Preset, cluster: Cluster) -> tuple[list[Layout], Needs]:
@@ -177,7 +190,7 @@ def _players(goal: Goal, cluster: Cluster) -> int:
 
 
 def _rows(
-    arguments: argparse.Namespace,
+    sessions: int,
     goal: Goal,
     cluster: Cluster,
     costs: StageCosts,
@@ -191,8 +204,10 @@ def _rows(
     video = costs.preset.video
     worth = Video(video.chunk_frames / video.fps, price)
     loss, room = costs.common.sharing_loss.value, cluster.card.memory_gib.value * 2**30
-    full = Load(arguments.sessions, arguments.chunks)
-    live = Load(_players(goal, cluster), arguments.chunks, live=True)
+    family = costs.family.family
+    start = family.starts[0]
+    full = Load(sessions, costs.chunks, start=start, layout=video.layout)
+    live = replace(full, sessions=_players(goal, cluster), live=True, played=family.length == "actions")
     fitting = [layout for layout in known if memory.most(layout) <= room]
     rows = [predict(layout, costs, full, live, worth, loss, memory.most(layout)) for layout in fitting]
     # The published program keeps the text encoder on the card where there is room for it.

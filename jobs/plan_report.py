@@ -26,15 +26,26 @@ def stage_figures(plan: Plan) -> dict[str, Figure]:
     found = {"text on card": costs.text()}
     if plan.cluster.card_name != "cpu":
         found["text on host"] = costs.text(host=True)
-    found["encode an image"] = costs.encode()
+    if "image" in costs.family.family.starts:
+        found["encode an image"] = costs.encode()
     for degree in sorted(degrees):
-        for continuing, which in ((False, "first chunk"), (True, "next chunk")):
+        for continuing, which in _which(plan):
             halves = split and degree % 2 == 0
             cost = costs.denoise(degree, split=halves, continuing=continuing)
             found[f"denoise {which}, SP{degree}" + (", guidance split" if halves else "")] = cost.seconds
-    found |= {"decode": costs.decode(), "encode video": costs.encode_video(), "write": costs.write()}
+    opening, decode = (costs.decode(continuing=each) for each in (False, True))
+    if opening != decode and plan.chunks > 1:
+        found["decode first chunk"] = opening
+    found |= {"decode": decode, "encode video": costs.encode_video(), "write": costs.write()}
     words = plan.hardware.sources
     return {name: replace(figure, source=words.get(figure.source, figure.source)) for name, figure in found.items()}
+
+
+def _which(plan: Plan) -> tuple[tuple[bool, str], ...]:
+    """Whether it continues, and the name, of each kind of chunk that the plan has."""
+    if not plan.costs.family.continues:
+        return ((False, "whole video"),)
+    return (False, "first chunk"), (True, "next chunk")
 
 
 def assumptions(plan: Plan) -> Iterator[tuple[str, float, str]]:
@@ -77,6 +88,8 @@ def why(plan: Plan) -> list[str]:
             f"The next other cut, {other.name}: {nodes * other.chunks_per_hour:.1f} chunks an hour, "
             f"{other.latency_p95:.1f} s at p95; bound by {other.bound}."
         )
+    if plan.preset.sampling.tea_cache:
+        lines.append("Every step is counted in full: what TeaCache leaves out depends on the video.")
     if plan.excluded:
         room = plan.cluster.card.memory_gib.value
         lines.append(f"{plan.excluded} layouts do not fit {room:g} GiB a card and are left out.")
@@ -107,6 +120,19 @@ def _players(plan: Plan) -> str:
     return "one session alone" if plan.goal.sessions == 1 else f"{plan.goal.sessions} sessions at once"
 
 
+def _length(plan: Plan) -> str:
+    if not plan.costs.family.continues:
+        return "one chunk, a whole video"
+    known = ", all controls known" if plan.costs.family.family.length == "actions" else ""
+    return f"{plan.chunks} chunks{known}"
+
+
+def _turns(plan: Plan) -> str:
+    if plan.costs.family.family.length == "actions":
+        return "the next control given when a chunk is seen; from control to decoded video"
+    return "from a chunk's release to its decoded video"
+
+
 def _same_cut(one: Row, other: Row) -> bool:
     return bool(one.layout and other.layout and one.layout.groups == other.layout.groups)
 
@@ -130,8 +156,7 @@ def print_table(plan: Plan, count: int) -> None:
     for line in why(plan):
         console.print(line, highlight=False)
     console.print(
-        f"\nchunks/h: {plan.sessions} sessions a node of {plan.chunks} chunks, all controls known. "
-        f"Latency: {_players(plan)}, the next control given when a chunk is seen; from control to decoded video. "
+        f"\nchunks/h: {plan.sessions} sessions a node of {_length(plan)}. Latency: {_players(plan)}, {_turns(plan)}. "
         "GiB: on the fullest card. "
         f"costs: how the stage costs of the row are known; {_ALWAYS} are always assumed.",
         highlight=False,

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gamecraft_core.base.messages import DenoiseOrder, TextPayload, TextStates
+from gamecraft_core.base.messages import EncodeOrder
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.base.spec import ActionControl
-from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.base.spec import Start
 
 if TYPE_CHECKING:
     import torch
@@ -74,47 +73,69 @@ def _text(preset: Preset, device: torch.device) -> Runs:
 
 
 def _encode(preset: Preset, device: torch.device) -> Runs:
+    """An image; nothing in a family whose sessions begin from nothing."""
     from actors import models
+    from gamecraft_core.base.family import family_of
 
-    codec, video = models.vae_codec(preset, device), preset.video
-    yield "encode", lambda number: codec.encode_image(_picture(1, video.height, video.width)[0], number)
+    if "image" not in family_of(preset.family).starts:
+        return
+    starter, video = models.starter(preset, device), preset.video
+
+    def encode(number: int) -> None:
+        order = EncodeOrder(
+            session_id="sample",
+            start=Start("image", ""),
+            height=video.height,
+            width=video.width,
+            chunk_frames=video.chunk_frames,
+            seed=number,
+        )
+        starter.of_image(_picture(1, video.height, video.width)[0], order)
+
+    yield "encode", encode
 
 
 def _decode(preset: Preset, device: torch.device) -> Runs:
     from actors import models
+    from gamecraft_core.costs.family import family_work
+    from gamecraft_core.footprint import sample
 
-    codec, latents = models.vae_codec(preset, device), _noise(preset, clip_latents(preset.video.chunk_frames))
-    yield "decode", lambda number: codec.decode(latents)
+    painter = models.painter(preset, models.vae_codec(preset, device))
+    own, start = family_work(preset), sample.start(preset)
+    order, latents = sample.decode_order(preset, *own.place(continuing=True)), sample.latents(preset, own.payload)
+    yield "decode", lambda number: painter.frames(order, latents, start)
 
 
 def _denoise(preset: Preset, device: torch.device) -> Runs:
     """A first chunk with a prompt of its own, whose tables it makes, and one that continues with the same prompt."""
     from actors import models
+    from gamecraft_core.costs.family import family_work
+    from gamecraft_core.footprint import sample
     from gamecraft_core.parallel.collective import Solo
 
-    denoiser = models.denoiser(preset, device, Solo())
-    prompts = [_prompt(preset, seed) for seed in range(2)]
+    denoiser, start = models.denoiser(preset, device, Solo()), sample.start(preset)
 
-    def first(number: int) -> object:
-        prompt = TextPayload(_prompt(preset, 100 + number), prompts[1])
-        return denoiser.denoise(_order(preset, 0, number), prompt, _noise(preset, 1))
+    def chunk(number: int, prompt: int, continuing: bool) -> object:
+        order = sample.order(preset, continuing=continuing, seed=number)
+        return denoiser.denoise(
+            order, sample.text(preset, prompt), sample.history(preset, continuing=continuing), start
+        )
 
-    def later(number: int) -> object:
-        history = _noise(preset, clip_latents(preset.video.chunk_frames))
-        return denoiser.denoise(_order(preset, 1, number), TextPayload(prompts[0], prompts[1]), history)
-
-    yield "denoise_first", first
-    yield "denoise_next", later
+    yield "denoise_first", lambda number: chunk(number, 100 + number, continuing=False)
+    if family_work(preset).continues:
+        yield "denoise_next", lambda number: chunk(number, 0, continuing=True)
 
 
 def _encode_video(preset: Preset, device: torch.device) -> Runs:
+    from gamecraft_core.costs.family import family_work
+    from gamecraft_core.footprint import sample
     from gamecraft_core.media.fragment import encode_fragment
 
-    video = preset.video
-    frames = _picture(video.chunk_frames, video.height, video.width)
+    order = sample.decode_order(preset, *family_work(preset).place(continuing=True))
+    frames = _picture(order.frames, order.height, order.width)
     yield (
         "encode_video",
-        lambda number: encode_fragment(frames, index=number, start_frame=number * len(frames), fps=video.fps),
+        lambda number: encode_fragment(frames, index=number, start_frame=number * len(frames), fps=order.fps),
     )
 
 
@@ -132,30 +153,3 @@ def _picture(frames: int, height: int, width: int) -> Any:
     t, y, x = np.ogrid[:frames, :height, :width]
     planes = [(x + 3 * t) % 256 + 0 * y, (y + 2 * t) % 256 + 0 * x, (x + y + t) % 256]
     return np.stack(planes, axis=-1).astype(np.uint8)
-
-
-def _noise(preset: Preset, latents: int) -> Any:
-    shape = (preset.vae.latent_channels, latents, preset.video.height // 8, preset.video.width // 8)
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def _prompt(preset: Preset, seed: int) -> TextStates:
-    draw = np.random.default_rng(seed)
-    states = draw.standard_normal((preset.text.max_tokens, preset.dit.text_states_dim), np.float32)
-    return TextStates(states, draw.standard_normal(preset.dit.text_states_dim_2, np.float32))
-
-
-def _order(preset: Preset, index: int, seed: int) -> DenoiseOrder:
-    sampling, video = preset.sampling, preset.video
-    return DenoiseOrder(
-        session_id="profile",
-        index=index,
-        control=ActionControl("w", preset.control.default_speed),
-        seed=seed,
-        steps=sampling.steps,
-        guidance=sampling.guidance,
-        shift=sampling.shift,
-        height=video.height,
-        width=video.width,
-        chunk_frames=video.chunk_frames,
-    )

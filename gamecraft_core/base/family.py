@@ -24,7 +24,8 @@ class Family:
     """A model lineage. ``denoiser``, ``starter`` and ``painter`` name classes as MODULE:NAME, imported by lanes only.
 
     ``denoiser``: a ``families.denoiser.Denoiser``. ``starter`` (encode lanes) and ``painter`` (decode lanes): what
-    ``families.start`` and ``families.paint`` describe. ``keeps_start``: every chunk is given the encoded start.
+    ``families.start`` and ``families.paint`` describe. ``work``: what a plan counts by, ``costs.family.FamilyWork`` or
+    one derived from it. ``keeps_start``: every chunk is given the encoded start.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Family:
     denoiser: str
     starter: str = "gamecraft_core.families.start:HistoryStarter"
     painter: str = "gamecraft_core.families.paint:ChunkPainter"
+    work: str = "gamecraft_core.costs.family:FamilyWork"
     keeps_start: bool = False
 
 
@@ -44,6 +46,7 @@ _KNOWN = {
             starts=("image", "video"),
             length="actions",
             denoiser="gamecraft_core.families.gamecraft:GameCraftDenoiser",
+            work="gamecraft_core.costs.history:GameCraftWork",
         ),
         Family(
             "hunyuan_video",
@@ -56,6 +59,7 @@ _KNOWN = {
             starts=("image",),
             length="frames",
             denoiser="gamecraft_core.families.hunyuan_video_i2v:ImageToVideoDenoiser",
+            work="gamecraft_core.costs.history:AfterImageWork",
         ),
         Family(
             "framepack",
@@ -64,6 +68,7 @@ _KNOWN = {
             denoiser="gamecraft_core.families.framepack:FramePackDenoiser",
             starter="gamecraft_core.families.framepack_start:SightStarter",
             painter="gamecraft_core.families.framepack_paint:SectionPainter",
+            work="gamecraft_core.costs.framepack:FramePackWork",
             keeps_start=True,
         ),
     )

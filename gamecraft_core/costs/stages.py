@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.costs.dit import chunk_work
+from gamecraft_core.costs.chunk import chunk_work
+from gamecraft_core.costs.family import FamilyWork, family_work
 from gamecraft_core.costs.figure import Figure
 from gamecraft_core.costs.hardware import (
     Card,
@@ -36,7 +37,11 @@ class Denoise:
 
 @dataclass(frozen=True)
 class StageCosts:
-    """What a plan asks of costs. ``measured`` holds seconds by the names of ``PROFILED``, from ``hardware``."""
+    """What a plan asks of costs, of sessions of so many ``chunks``.
+
+    ``measured`` holds seconds by the names of ``PROFILED``, from ``hardware``; those of decode are of a chunk that
+    continues. ``continuing`` is as in ``FamilyWork``.
+    """
 
     preset: Preset
     card_name: str
@@ -46,6 +51,11 @@ class StageCosts:
     block_bytes: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     hardware: str = ""
+    chunks: int = 3
+
+    @cached_property
+    def family(self) -> FamilyWork:
+        return family_work(self.preset)
 
     def text(self, *, host: bool = False, offloaded: bool = False) -> Figure:
         """A session's prompts, on the card, on the host's processors, or on the card with weights brought for it."""
@@ -60,17 +70,24 @@ class StageCosts:
         return Figure(known.value + copies, "assumed" if copies else known.basis, known.source)
 
     def encode(self) -> Figure:
-        return self._known("encode", self._vae(encode_work(self.preset)))
+        """A session's start: an image."""
+        if self.family.family.starts == ("none",):
+            return Figure(0.0, "measured", "sessions begin from nothing")
+        work = encode_work(self.preset)
+        # The image encoder is of the text models' type, not the VAE's.
+        sight = compute_seconds(self.family.sight(), self.card, self.common, self._type("text_dtype"))
+        return self._known("encode", self._vae(work) + sight)
 
-    def decode(self, devices: int = 1) -> Figure:
+    def decode(self, devices: int = 1, *, continuing: bool = True) -> Figure:
         """Latents to pixels by a lane of so many cards."""
-        alone = self._vae(decode_work(self.preset))
-        return self._scaled(self._known("decode", alone), self._vae(decode_work(self.preset, devices)) / alone)
+        alone = self._vae(decode_work(self.preset, chunks=self.chunks))
+        asked = decode_work(self.preset, devices, continuing=continuing, chunks=self.chunks)
+        return self._scaled(self._known("decode", alone), self._vae(asked) / alone)
 
     def encode_video(self) -> Figure:
         video, rate = self.preset.video, self.common.video_pixels_per_second
-        seconds = video.chunk_frames * video.height * video.width / rate.value
-        return self._known("encode_video", seconds, source=rate.source)
+        frames = self.family.settled(*self.family.place(continuing=True, chunks=self.chunks))
+        return self._known("encode_video", frames * video.height * video.width / rate.value, source=rate.source)
 
     def write(self) -> Figure:
         return Figure(self.common.write_seconds.value, "assumed", self.common.write_seconds.source)

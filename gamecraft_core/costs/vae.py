@@ -6,21 +6,27 @@ from collections.abc import Callable
 from functools import cache
 
 from gamecraft_core.base.preset import Preset, VaeConfig
+from gamecraft_core.costs.family import family_work
 from gamecraft_core.costs.work import Work
-from gamecraft_core.timeline.frames import clip_latents
+from gamecraft_core.timeline.spans import Span
 from gamecraft_core.vae.model import Factor, down_factors, up_factors
-from gamecraft_core.vae.tiling import Tiling, windows
+from gamecraft_core.vae.tiling import Seam, Tiling, windows
 
 Size = tuple[int, int, int]
 
 
-def decode_work(preset: Preset, devices: int = 1) -> Work:
-    """One chunk decoded; with several ``devices``, the busiest of them, which gets one tile in so many."""
-    video, ratio = preset.video, preset.vae.spatial_compression_ratio
-    size = (clip_latents(video.chunk_frames), video.height // ratio, video.width // ratio)
-    tiling = Tiling.of(preset.vae)
-    tiles = cut(size, tiling.latent_frames, tiling.latents, tiling)
-    return _busiest(tiles, preset.vae, _decoded, devices)
+def decode_work(preset: Preset, devices: int = 1, *, continuing: bool = True, chunks: int = 3) -> Work:
+    """What settling a chunk of a session of ``chunks`` decodes; with several ``devices``, the busiest of them.
+
+    It gets one tile in so many, of each piece.
+    """
+    video, ratio, tiling = preset.video, preset.vae.spatial_compression_ratio, Tiling.of(preset.vae)
+    own, work = family_work(preset), Work()
+    for piece in own.decoded(*own.place(continuing=continuing, chunks=chunks)):
+        size = (piece.latents, video.height // ratio, video.width // ratio)
+        tiles = cut(size, tiling.latent_frames, tiling.latents, tiling, piece.wanted)
+        work += _busiest(tiles, preset.vae, _decoded, devices)
+    return work
 
 
 def encode_work(preset: Preset, frames: int = 1) -> Work:
@@ -30,10 +36,15 @@ def encode_work(preset: Preset, frames: int = 1) -> Work:
     return _busiest(tiles, preset.vae, _encoded, 1)
 
 
-def cut(size: Size, frames: int, side: int, tiling: Tiling) -> list[Size]:
-    """Sizes of the tiles that ``tiling`` makes of ``size`` with tiles of ``frames`` and ``side``."""
+def cut(size: Size, frames: int, side: int, tiling: Tiling, wanted: Span | None = None) -> list[Size]:
+    """Sizes of the tiles that ``tiling`` makes of ``size`` with tiles of ``frames`` and ``side``.
+
+    Where latents are cut, only those that have a part in the ``wanted`` pixel frames.
+    """
     in_time, in_space = tiling.time and size[0] > frames, tiling.space and max(size[1:]) > side
     spans = windows(size[0], frames, extra=1) if in_time else [(0, size[0])]
+    if in_time and wanted is not None:
+        spans = spans[Seam.of(tiling.pixel_frames).tiles(wanted)]
     rows = windows(size[1], side) if in_space else [(0, size[1])]
     columns = windows(size[2], side) if in_space else [(0, size[2])]
     return [(t[1] - t[0], y[1] - y[0], x[1] - x[0]) for t in spans for y in rows for x in columns]

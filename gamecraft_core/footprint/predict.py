@@ -9,22 +9,27 @@ that forms no score matrix (flash_attn, or SDPA's own).
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gamecraft_core.attention.ulysses import JointAttention
-from gamecraft_core.base.messages import DenoiseOrder, TextPayload, TextStates
+from gamecraft_core.base.family import family_of, load
+from gamecraft_core.base.messages import DecodeOrder, FloatArray, StartPayload
 from gamecraft_core.base.preset import Preset, SamplingConfig, WeightsConfig
-from gamecraft_core.base.spec import ActionControl
+from gamecraft_core.costs.dit import Share
+from gamecraft_core.costs.family import family_work
 from gamecraft_core.dit.layers import Modulation
 from gamecraft_core.dit.stream import Prompt
-from gamecraft_core.families.gamecraft import GameCraftDenoiser, build_model
+from gamecraft_core.dit.trunk import Trunk
+from gamecraft_core.families.denoiser import Denoiser
+from gamecraft_core.families.paint import Painter
+from gamecraft_core.footprint import sample
 from gamecraft_core.footprint.live_bytes import LiveBytes
 from gamecraft_core.footprint.role import Role
-from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
+from gamecraft_core.footprint.vision import vision_sizes, vision_weights
+from gamecraft_core.sampling.guidance import embedded, is_guided
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
 from gamecraft_core.weights.quantise import is_quantised
@@ -38,7 +43,7 @@ KEEPINGS: tuple[Keeping, ...] = ("resident", "fp8", "modulation", "blocks")
 
 def rank_weights(preset: Preset, keeping: Keeping = "resident") -> int:
     """Bytes of the transformer's weights on the device of a rank; offloaded ones as the two slots of their feed."""
-    model = build_model(preset, META, getattr(torch, preset.runtime.dtype))
+    model = _model(preset)
     total = sum(weight.nbytes for weight in model.parameters())
     if keeping == "resident":
         return total
@@ -59,9 +64,9 @@ def rank_weights(preset: Preset, keeping: Keeping = "resident") -> int:
 @cache
 def condition_bytes(preset: Preset) -> int:
     """Bytes of the tables that one session's prompts and schedule make; a rank may keep more of earlier ones."""
-    model = build_model(preset, META, getattr(torch, preset.runtime.dtype))
-    states = _text(preset).positive
-    prompt = Prompt(_on_meta(states.states), _on_meta(states.pooled))
+    model, states = _model(preset), sample.text(preset).positive
+    told = embedded(preset.sampling.embedded_guidance, model.dtype) if preset.dit.guidance_embed else None
+    prompt = Prompt(torch.tensor(states.states, device=META), torch.tensor(states.pooled, device=META), told)
     with torch.inference_mode():
         (one,) = model.conditions(prompt, [0.0], formless_attention)
     return _branches(preset) * preset.sampling.steps * one.nbytes
@@ -69,12 +74,13 @@ def condition_bytes(preset: Preset) -> int:
 
 def denoise_activations(preset: Preset, *, continuing: bool, world: int = 1) -> int:
     """The most bytes that denoising a chunk adds on one of ``world`` ranks that share its sequence."""
-    video, (t, h, w) = preset.video, preset.dit.patch_size
-    new = clip_latents(video.chunk_frames)
-    frames = (new if continuing else 1) + new
-    tokens = frames // t * (video.height // SPATIAL_RATIO // h) * (video.width // SPATIAL_RATIO // w)
-    second_camera = (_branches(preset) - 1) * -(-tokens // world) * preset.dit.hidden_size * 4
-    return _imagined_chunk(_sizes_of(preset), continuing, world) + second_camera + condition_bytes(preset)
+    own, branches = family_work(preset), _branches(preset)
+    share = Share.of(own.rows(continuing=continuing), preset.dit, world)
+    kept = (branches - 1) * own.added_bytes(share.local)
+    if preset.sampling.tea_cache:  # the last input that was judged, what the blocks change, and the rows before them
+        row = preset.dit.hidden_size * getattr(torch, preset.runtime.dtype).itemsize
+        kept += (branches * (share.local + share.new) + share.new) * row
+    return _imagined_chunk(_sizes_of(preset), continuing, world) + kept + condition_bytes(preset)
 
 
 @cache
@@ -82,19 +88,16 @@ def _imagined_chunk(preset: Preset, continuing: bool, world: int) -> int:
     """The peak of a model with one block of each kind and a last one: deeper ones repeat it."""
     depth = {"depth_double_blocks": 1, "depth_single_blocks": min(2, preset.dit.depth_single_blocks)}
     shallow = preset.model_copy(update={"dit": preset.dit.model_copy(update=depth)})
-    model = build_model(shallow, META, getattr(torch, preset.runtime.dtype))
     group = Imagined(world)
-    runner = GameCraftDenoiser(shallow, model, group, attend=JointAttention(formless_attention, group))
-    return chunk_peak(runner, preset, continuing=continuing)
+    attend = JointAttention(formless_attention, group)
+    return chunk_peak(_denoiser(preset)(shallow, _model(shallow), group, attend=attend), preset, continuing=continuing)
 
 
-def chunk_peak(runner: GameCraftDenoiser, preset: Preset, *, continuing: bool) -> int:
+def chunk_peak(runner: Denoiser[Any], preset: Preset, *, continuing: bool) -> int:
     """Peak of live bytes on ``runner``'s device while it makes the first two steps of an unguided chunk."""
-    video = preset.video
-    new = clip_latents(video.chunk_frames)
-    size = (video.height // SPATIAL_RATIO, video.width // SPATIAL_RATIO)
-    history = np.zeros((preset.vae.latent_channels, new if continuing else 1, *size), np.float32)
-    noise = np.zeros((preset.vae.latent_channels, new, *size), np.float32)
+    plain = _sizes_of(preset)
+    order, noise = sample.order(plain, continuing=continuing), sample.latents(plain, family_work(plain).new)
+    history, start = sample.history(plain, continuing=continuing), sample.start(plain)
 
     def stop(done: int, latents: Tensor) -> None:
         if done == 2:
@@ -102,29 +105,44 @@ def chunk_peak(runner: GameCraftDenoiser, preset: Preset, *, continuing: bool) -
 
     with LiveBytes(runner.model.device) as live:
         try:
-            runner.denoise(_order(preset, index=int(continuing)), _text(preset), history, on_step=stop, noise=noise)
+            runner.denoise(order, sample.text(plain), history, start, on_step=stop, noise=noise)
         except _Measured:
             return live.peak
     raise AssertionError("a chunk of three steps ended before its second")
 
 
 def decode_role(preset: Preset) -> Role:
-    """A decode lane: the whole VAE, and one chunk decoded with the preset's tiling to 8-bit frames."""
+    """A decode lane: the whole VAE, and a chunk's largest piece decoded with the preset's tiling to 8-bit frames."""
     return Role(_vae_weights(preset), _imagined_decode(_sizes_of(preset)))
 
 
 def encode_role(preset: Preset) -> Role:
-    """An encode lane: the whole VAE, and one clip of a chunk's length encoded with the preset's tiling."""
-    return Role(_vae_weights(preset), _imagined_encode(_sizes_of(preset)))
+    """An encode lane: VAE and image encoder, and a start of the greatest length encoded with the preset's tiling."""
+    seen = 0 if preset.vision is None else vision_weights(vision_sizes(preset))
+    sight = seen * getattr(torch, preset.runtime.text_dtype).itemsize
+    return Role(_vae_weights(preset) + sight, _imagined_encode(_sizes_of(preset)))
 
 
 @cache
 def _imagined_decode(preset: Preset) -> int:
-    codec, video = VaeCodec(preset, _vae(preset), META), preset.video
-    shape = (clip_latents(video.chunk_frames), video.height // SPATIAL_RATIO, video.width // SPATIAL_RATIO)
-    latents = np.zeros((preset.vae.latent_channels, *shape), np.float32)
-    with LiveBytes(META) as live, torch.inference_mode():
-        codec.decode_float(latents).mul_(255.0).to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+    own, codec = family_work(preset), VaeCodec(preset, _vae(preset), META)
+    painter: Painter = load(own.family.painter)(preset, codec)
+    latents, start = sample.latents(preset, own.payload), sample.start(preset)
+    chunks = own.place(continuing=True)[1]
+    different = {own.decoded(index, chunks): index for index in range(chunks)}
+    return max(
+        _painted(painter, sample.decode_order(preset, index, chunks), latents, start) for index in different.values()
+    )
+
+
+def _painted(painter: Painter, order: DecodeOrder, latents: FloatArray, start: StartPayload | None) -> int:
+    """The peak until frames would leave the device."""
+    with LiveBytes(META) as live:
+        try:
+            painter.frames(order, latents, start)
+        except NotImplementedError as error:  # there is nothing to be copied
+            if "meta tensor" not in str(error):
+                raise
     return live.peak
 
 
@@ -132,8 +150,9 @@ def _imagined_decode(preset: Preset) -> int:
 def _imagined_encode(preset: Preset) -> int:
     vae, video = _vae(preset), preset.video
     VaeCodec(preset, vae, META)  # it lays the VAE out
+    frames = video.chunk_frames if "video" in family_of(preset.family).starts else 1
     with LiveBytes(META) as live, torch.inference_mode():
-        pixels = torch.empty(1, 3, video.chunk_frames, video.height, video.width, device=META)
+        pixels = torch.empty(1, 3, frames, video.height, video.width, device=META)
         vae.encode(pixels.to(getattr(torch, preset.runtime.vae_dtype)))
     return live.peak
 
@@ -177,32 +196,18 @@ def _sizes_of(preset: Preset) -> Preset:
 
 
 def _branches(preset: Preset) -> int:
-    return 2 if preset.sampling.guidance > 1 else 1
+    return 2 if is_guided(preset.sampling.guidance) else 1
 
 
-def _order(preset: Preset, index: int) -> DenoiseOrder:
-    return DenoiseOrder(
-        session_id="footprint",
-        index=index,
-        control=ActionControl("w", preset.control.default_speed),
-        seed=0,
-        steps=3,
-        guidance=1.0,
-        shift=preset.sampling.shift,
-        height=preset.video.height,
-        width=preset.video.width,
-        chunk_frames=preset.video.chunk_frames,
-    )
+def _denoiser(preset: Preset) -> type[Denoiser[Any]]:
+    found: type[Denoiser[Any]] = load(family_of(preset.family).denoiser)
+    return found
 
 
-def _text(preset: Preset) -> TextPayload:
-    """A prompt of the greatest length."""
-    states = np.zeros((preset.text.max_tokens, preset.dit.text_states_dim), np.float32)
-    return TextPayload(TextStates(states, np.zeros(preset.dit.text_states_dim_2, np.float32)))
-
-
-def _on_meta(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-    return torch.tensor(array, device=META)
+def _model(preset: Preset) -> Trunk:
+    """The family's model, without storage."""
+    model: Trunk = _denoiser(preset).build_model(preset, META, getattr(torch, preset.runtime.dtype))
+    return model
 
 
 def _vae(preset: Preset) -> CausalVae:

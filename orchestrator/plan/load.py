@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gamecraft_core.base.messages import Receipt
-from gamecraft_core.base.spec import ActionControl, Priority, SessionSpec, Start
+from gamecraft_core.base.spec import ActionControl, Layout, Priority, SessionSpec, Start, StartKind
 from orchestrator.limits import Limits
 from orchestrator.ports import Listener
 from orchestrator.simulation.lanes import SimLane
@@ -19,29 +19,39 @@ from orchestrator.simulation.times import Constant
 class Load:
     """``sessions`` of ``chunks`` each, one every ``apart`` seconds (0: all at the start), each with its own prompt.
 
-    ``live``: a player gives the next control when the picture of the one before is there, so that a session has one
-    chunk under way; otherwise all controls are known and decode(n) runs beside denoise(n+1).
+    ``live``: somebody waits for each chunk. Where sessions are ``played``, too, the next control is given when the
+    picture of the one before is there, so that a session has one chunk under way; otherwise decode(n) runs beside
+    denoise(n+1).
     """
 
     sessions: int
     chunks: int
     live: bool = False
     apart: float = 0.0
+    played: bool = True
+    start: StartKind = "image"
+    layout: Layout = "tiled"
+
+    @property
+    def opening(self) -> int:
+        """The first chunk that settles any pixels."""
+        return 1 if self.layout == "inverted" and self.chunks > 1 else 0
 
     @property
     def limits(self) -> Limits:
-        return Limits(max_sessions=self.sessions, max_undecoded_per_session=1 if self.live else 2)
+        under_way = 1 if self.live and self.played else 2
+        return Limits(max_sessions=self.sessions, max_undecoded_per_session=under_way)
 
 
 @dataclass(slots=True)
 class Outcome(Listener):
-    """What a load took. Latency is from a chunk's release to its decoded fragment, of chunks that continue.
+    """What a load took. Latency is from a chunk's release to its decoded fragment, after the first with any pixels.
 
     ``busy`` counts lane-seconds in turns by stage, ``alone`` what the same would have been on cards of their own.
     """
 
     lanes: Mapping[str, SimLane]
-
+    opening: int = 0
     makespan: float = 0.0
     chunks: int = 0
     firsts: list[float] = field(default_factory=list)
@@ -61,15 +71,15 @@ class Outcome(Listener):
             self._released[receipt.session_id, receipt.index] = ready_at
         elif receipt.stage == "decode":
             released = self._released.pop((receipt.session_id, receipt.index))
-            if receipt.index:
+            if receipt.index > self.opening:
                 self.latencies.append(now - released)
-            else:
+            elif receipt.index == self.opening:
                 self.firsts.append(now - self._came[receipt.session_id])
 
 
 def simulate(lanes: Sequence[SimLane], load: Load, loss: float) -> Outcome:
     """Run ``load`` to its end; ``loss`` of a card is lost while several share it."""
-    heard = Outcome({lane.name: lane for lane in lanes})
+    heard = Outcome({lane.name: lane for lane in lanes}, load.opening)
     simulation = Simulation(lanes, load.limits, listeners=[heard], sharing_loss=loss)
     simulation.arrive((number * load.apart, _session(number, load)) for number in range(load.sessions))
     outcome = simulation.run()
@@ -90,7 +100,8 @@ def _session(number: int, load: Load) -> SessionSpec:
     return SessionSpec(
         session_id=f"s{number}",
         preset="planned",
-        start=Start("image", ""),
+        start=Start(load.start, ""),
+        layout=load.layout,
         controls=(ActionControl("w", 0.0),) * load.chunks,
         prompt=str(number),
         negative_prompt="",

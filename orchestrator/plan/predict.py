@@ -30,7 +30,7 @@ class Costs(Protocol):
 
     def text(self, *, host: bool = False, offloaded: bool = False) -> Figure: ...
     def encode(self) -> Figure: ...
-    def decode(self, devices: int = 1) -> Figure: ...
+    def decode(self, devices: int = 1, *, continuing: bool = True) -> Figure: ...
     def encode_video(self) -> Figure: ...
     def write(self) -> Figure: ...
     def denoise(self, degree: int = 1, *, split: bool = False, continuing: bool = True) -> DenoiseSeconds: ...
@@ -77,7 +77,8 @@ def _lane(seat: Seat, layout: Layout, costs: Costs) -> SimLane:
         case "denoise":
             first, seconds = (_denoise(seat.degree, layout, costs, continuing=each) for each in (False, True))
         case "decode":
-            seconds, after = costs.decode(len(seat.cards)), costs.encode_video()
+            first, seconds = (costs.decode(len(seat.cards), continuing=each) for each in (False, True))
+            after = costs.encode_video()
         case "text":
             seconds = costs.text(host=layout.text == "host")
         case _:
@@ -122,15 +123,18 @@ def predict(layout: Layout, costs: Costs, full: Load, live: Load, video: Video, 
 
 
 def reference(cards: int, costs: Costs, live: Load, video: Video, memory: int, *, offloaded: bool) -> Row:
-    """The published program's own layout: all cards one group, and for every chunk text, denoise, decode, encoding.
+    """The published program's own layout: all cards one group, and for every chunk denoise, decode, encoding.
 
-    It knows one session; several are taken to have their chunks in turn.
+    One that is played encodes its prompt for every chunk, too. It knows one session; several are taken to have their
+    chunks in turn.
     """
-    parts = [costs.text(offloaded=offloaded), costs.decode(), costs.encode_video()]
-    around = sum(part.value for part in parts)
+    text = costs.text(offloaded=offloaded)
     first, later = (costs.denoise(cards, continuing=each).seconds for each in (False, True))
-    begin = costs.encode().value + first.value + around
-    chunk = later.value + around
+    opening, decode = (costs.decode(continuing=each) for each in (False, True))
+    begin = costs.encode().value + text.value + first.value + opening.value + costs.encode_video().value
+    chunk = later.value + decode.value + costs.encode_video().value + (text.value if live.played else 0.0)
+    if live.chunks == 1:
+        chunk = begin
     seconds = (begin + (live.chunks - 1) * chunk) / live.chunks
     return Row(
         name=f"reference: 1×SP{cards}, stage after stage" + (", text offloaded" if offloaded else ""),
@@ -138,11 +142,11 @@ def reference(cards: int, costs: Costs, live: Load, video: Video, memory: int, *
         chunks_per_hour=3600 / seconds,
         latency_p50=live.sessions * chunk,
         latency_p95=live.sessions * chunk,
-        first_chunk=math.ceil(live.sessions / 2) * begin,
+        first_chunk=math.ceil(live.sessions / 2) * (begin + live.opening * chunk),
         **_price(cards, seconds, video),
         memory=memory,
-        bound=f"one stage at a time: denoise {later.value / chunk:.0%}, decode {parts[1].value / chunk:.0%} of a chunk",
-        basis=weakest(first, later, costs.encode(), *parts),
+        bound=f"one stage at a time: denoise {later.value / chunk:.0%}, decode {decode.value / chunk:.0%} of a chunk",
+        basis=weakest(text, first, later, costs.encode(), opening, decode, costs.encode_video()),
     )
 
 
@@ -160,7 +164,7 @@ def _figures(layout: Layout, costs: Costs) -> list[Figure]:
     ]
     return [
         *denoise,
-        costs.decode(layout.spread),
+        *(costs.decode(layout.spread, continuing=each) for each in (False, True)),
         costs.encode(),
         costs.encode_video(),
         costs.text(host=layout.text == "host"),

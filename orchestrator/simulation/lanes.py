@@ -19,7 +19,7 @@ from orchestrator.tasks import Kind, Task
 class SimLane:
     """One order at a time or, not ``serial``, all that it holds at once; ``speed`` is the scheduler's hint.
 
-    ``seconds`` are those of every order, or by kind of task; ``first``, of a session's first denoise, where it differs.
+    ``seconds`` are those of every order, or by kind of task; ``first``, of a session's first chunk, where they differ.
     Those who work on one of ``cards`` share it (see ``cards.py``). An order goes on for ``after`` without cards, and
     the lane's next one begins meanwhile. A lane is lost at each of ``lost_at`` and, where ``between_losses`` is given,
     at random; ``rebuilt_after`` a loss it is back, or never.
@@ -68,7 +68,7 @@ class Server:
     def seconds(self, task: Task, chance: Random) -> float:
         """What ``task`` takes with the lane's cards to itself."""
         first = self.lane.first
-        if first is not None and task.kind == "denoise" and not task.index:
+        if first is not None and not task.index:
             return first.draw(chance)
         return self.draw[task.kind](chance)
 

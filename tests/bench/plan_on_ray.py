@@ -87,7 +87,7 @@ class Emulated:
     def encode(self) -> Figure:
         return self._figure(0.02)
 
-    def decode(self, devices: int = 1) -> Figure:
+    def decode(self, devices: int = 1, *, continuing: bool = True) -> Figure:
         return self._figure(0.2 / devices)
 
     def encode_video(self) -> Figure:

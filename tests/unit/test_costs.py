@@ -13,14 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gamecraft_core.attention.ulysses import JointAttention
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.costs.dit import (
-    Sequence,
-    camera_work,
-    chunk_work,
-    conditions_work,
-    forward_work,
-    patches_work,
-)
+from gamecraft_core.costs.chunk import chunk_work
+from gamecraft_core.costs.dit import Sequence, conditions_work, forward_work
+from gamecraft_core.costs.family import family_work
 from gamecraft_core.costs.text import clip_work, llm_work, text_work
 from gamecraft_core.costs.vae import cut, decode_work, encode_work
 from gamecraft_core.dit.stream import Prompt
@@ -75,7 +70,7 @@ def test_a_forward_is_counted_exactly(world: int, continuing: bool) -> None:
     group = Tallied(world)
     model = build_model(preset, META, torch.float32)
     runner = GameCraftDenoiser(preset, model, group, attend=JointAttention(fused, group))
-    rows = Sequence.of(preset, continuing=continuing)
+    rows = family_work(preset).rows(continuing=continuing)
     history = 9 if continuing else 1
     stream = runner.stream((history + 9, preset.video.height // 8, preset.video.width // 8), keep_frames=history)
     prompt = text(tokens=7).positive
@@ -103,7 +98,7 @@ def test_embedding_conditions_and_camera_are_counted_exactly() -> None:
     with FlopCounterMode(display=False) as counter:
         model.camera_net(torch.zeros(video.chunk_frames, 6, video.height, video.width, device=META))
         model.camera_net.zero_token()
-    assert camera_work(preset).flops == counter.get_total_flops()
+    assert family_work(preset).conditioning().flops == counter.get_total_flops()
 
     runner = GameCraftDenoiser(preset, model, Tallied(1))
     stream = runner.stream((10, 2, 6), keep_frames=1)
@@ -112,7 +107,7 @@ def test_embedding_conditions_and_camera_are_counted_exactly() -> None:
         tokens_at = tokens_after(model, past, new, stream, preset.dit.patch_size)
         tokens_at(new)
         tokens_at(new)
-    assert patches_work(preset.dit, local=30, new=27, steps=2).flops == counter.get_total_flops()
+    assert family_work(preset).patches(local=30, new=27, steps=2).flops == counter.get_total_flops()
 
 
 class Made(Exception):
@@ -194,7 +189,7 @@ def test_text_models_are_counted_exactly() -> None:
 
 def test_published_sizes_give_the_figures_that_are_known_of_them() -> None:
     preset = load_preset("gamecraft-distill")
-    first, later = (Sequence.of(preset, continuing=each) for each in (False, True))
+    first, later = (family_work(preset).rows(continuing=each) for each in (False, True))
     assert (first.total, later.total, first.text) == (33_440, 60_192, 256)
     assert forward_work(preset.dit, first).flops == pytest.approx(1.3e15, rel=0.05)
     continuing = forward_work(preset.dit, later)

@@ -37,7 +37,7 @@ class Fixed:
     def encode(self) -> Figure:
         return self._figure(0.5)
 
-    def decode(self, devices: int = 1) -> Figure:
+    def decode(self, devices: int = 1, *, continuing: bool = True) -> Figure:
         return self._figure(self.decode_seconds / devices)
 
     def encode_video(self) -> Figure:
