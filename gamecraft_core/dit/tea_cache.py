@@ -48,10 +48,9 @@ class TeaCache:
         self.ran.append(run)
         return None if run else self._change
 
-    def keep(self, change: Tensor) -> Tensor:
-        """What the blocks added in this call."""
+    def keep(self, change: Tensor) -> None:
+        """``change`` is what the blocks added in this call."""
         self._change = change
-        return change
 
     def _relative_change(self, before: Tensor, after: Tensor, shard: Shard) -> float:
         """Sum of absolute changes over that of what was, over the real rows of all ranks."""

@@ -114,9 +114,11 @@ class Trunk(nn.Module):
         shift, scale = condition.double[0][:2]
         before = tokens[stream.kept].clone()
         change = tea.kept(modulated_norm(tokens, shift, scale).to(tokens.dtype), stream.shard)
-        if change is None:
-            change = tea.keep(self._blocks(tokens, stream, condition, attend, memo, observe) - before)
-        return self._project(before + change, condition, observe)
+        if change is not None:
+            return self._project(before + change, condition, observe)
+        rows = self._blocks(tokens, stream, condition, attend, memo, observe)
+        tea.keep(rows - before)
+        return self._project(rows, condition, observe)
 
     def _blocks(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,7 +108,7 @@ class FramePackDenoiser(Denoiser[FramePack]):
         self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, latents: FloatArray
     ) -> FloatArray:
         past = history if order.index else None
-        return carry(self._video.layout, latents.shape[1], past, latents, _given(start).latents)
+        return np.ascontiguousarray(carry(self._video.layout, latents.shape[1], past, latents, _given(start).latents))
 
 
 def _given(start: StartPayload | None) -> StartPayload:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from gamecraft_core.base.messages import FloatArray
+from gamecraft_core.base.spec import Layout
+from gamecraft_core.families.framepack import FramePackDenoiser
 from gamecraft_core.families.gamecraft import GameCraftDenoiser
 from gamecraft_core.families.history import with_history
 from gamecraft_core.families.hunyuan_video import HunyuanVideoDenoiser
 from gamecraft_core.families.hunyuan_video_i2v import ImageToVideoDenoiser
 from gamecraft_core.parallel.collective import Collective, Distributed, Solo
 from tests.fakes.gloo import run_ranks
+from tests.fakes.tiny_framepack import SECTIONS, pack_model, pack_preset, pack_start, section_order
 from tests.fakes.tiny_model import LATENT, image_history, order, text, tiny_model, tiny_preset
 from tests.fakes.tiny_video import NONE, i2v_model, i2v_preset, start_image, video_model, video_order, video_preset
 
@@ -25,6 +30,7 @@ NEW_FRAMES = (4, 5)
 FORWARD_ATOL = 1e-5
 SESSION_ATOL = 1e-4
 HISTORY = 1
+LAYOUTS: tuple[Layout, ...] = ("inverted", "forward")
 
 
 def forward(collective: Collective, new_frames: int, *, keep: bool) -> Tensor:
@@ -65,6 +71,19 @@ def video_of_image(collective: Collective) -> Tensor:
     return torch.from_numpy(runner.denoise(video_order(guidance=3.0), text(), start_image()))
 
 
+def sections(collective: Collective) -> Tensor:
+    """FramePack in both orders, guided, each section after the one before; some calls leave the blocks out."""
+    made: list[FloatArray] = []
+    for layout in LAYOUTS:
+        preset, history = pack_preset(layout), None
+        runner = FramePackDenoiser(preset, pack_model(preset), collective)
+        for index in range(SECTIONS):
+            order = section_order(index, guidance=2.0, steps=6, tea_cache=9.0)
+            history = runner.denoise(order, text(), history, pack_start())
+            made.append(history)
+    return torch.from_numpy(np.stack(made))
+
+
 def every_degree(rank: int) -> dict[str, Tensor]:
     """What this rank computed in every group it is in."""
     results = {}
@@ -78,6 +97,7 @@ def every_degree(rank: int) -> dict[str, Tensor]:
             if world in SESSION_WORLDS:
                 results[f"session {world}"] = session(collective)
                 results[f"video {world}"] = video(collective)
+                results[f"sections {world}"] = sections(collective)
                 results[f"image {world}"] = video_of_image(collective)
     return results
 
@@ -98,7 +118,9 @@ def test_a_forward_is_that_of_one_rank(by_rank: list[dict[str, Tensor]], world: 
         assert not kept[:, :HISTORY].any()
 
 
-@pytest.mark.parametrize(("what", "alone"), [("session", session), ("video", video), ("image", video_of_image)])
+@pytest.mark.parametrize(
+    ("what", "alone"), [("session", session), ("video", video), ("sections", sections), ("image", video_of_image)]
+)
 @pytest.mark.parametrize("world", SESSION_WORLDS)
 def test_a_run_is_that_of_one_rank(
     by_rank: list[dict[str, Tensor]], world: int, what: str, alone: Callable[[Collective], Tensor]

@@ -24,6 +24,7 @@ from tests.parity.cases import (
     vae,
 )
 from tests.parity.cases.framepack import conditioning, runs, sampler, tables, transformer
+from tests.parity.cases.framepack import keymap as framepack_keymap
 from tests.parity.cases.hunyuan import dit as hunyuan_dit
 from tests.parity.cases.hunyuan import keymap as hunyuan_keymap
 from tests.parity.cases.hunyuan import loop, schedule
@@ -104,6 +105,7 @@ _FRAMEPACK_SUBJECTS = (
     Subject(r"multi_section", runs.cases, runs.INPUTS),
     Subject(r"sampler_io", sampler.cases, sampler.INPUTS),
     Subject(transformer.STEM, transformer.cases, transformer.INPUTS),
+    Subject(r"transformer_tiny_weights", framepack_keymap.cases, r".*"),
 )
 _FRAMEPACK_TABLES = (
     Table(r"buckets_and_counts\.json", tables.bucket_cases),

@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from gamecraft_core.families.hunyuan_video import build_model
 from gamecraft_core.weights.diffusers import diffusers_keys, diffusers_source, is_swapped, official_source, part_rows
@@ -17,7 +18,8 @@ from tests.parity.golden import Folder
 from tests.parity.models import preset
 
 NAME = "key_map_official_to_diffusers.json"
-_REAL = {
+#: The real model's sizes, but for its width.
+REAL = {
     "num_heads": 24,
     "depth_double_blocks": 20,
     "depth_single_blocks": 40,
@@ -37,15 +39,18 @@ def cases(folder: Folder, name: str) -> Iterator[Case]:
 
 @cache
 def _source(hidden: int) -> Source:
-    """The real model as a checkpoint that cannot be read."""
-    model = build_model(preset(dit={"hidden_size": hidden, **_REAL}), "meta", torch.bfloat16)
+    return unreadable(build_model(preset(dit={"hidden_size": hidden, **REAL}), "meta", torch.bfloat16))
+
+
+def unreadable(model: nn.Module) -> Source:
+    """A model on the meta device as a checkpoint that has names and shapes alone."""
     entries = {key: Entry(tuple(value.shape), value.dtype, "meta") for key, value in model.state_dict().items()}
-    return Source("meta", entries, lambda key: torch.empty(entries[key].shape, dtype=torch.bfloat16, device="meta"))
+    return Source("meta", entries, lambda key: torch.empty(entries[key].shape, dtype=entries[key].dtype, device="meta"))
 
 
 def _official(stored: dict[str, Any], check: Check) -> None:
     ours = {key: list(entry.shape) for key, entry in _source(stored["hidden"]).entries.items()}
-    _same_shapes(ours, {key: one["shape"] for key, one in stored["keys"].items()}, check)
+    same_shapes(ours, {key: one["shape"] for key, one in stored["keys"].items()}, check)
     check.equal("official_tensors", len(ours), stored["official_tensors"])
     check.equal("parameters", sum(math.prod(shape) for shape in ours.values()), stored["parameters"])
 
@@ -64,7 +69,7 @@ def _and_back(stored: dict[str, Any], check: Check) -> None:
     official = _source(stored["hidden"])
     back = official_source(diffusers_source(official))
     shapes = {key: list(entry.shape) for key, entry in back.entries.items()}
-    _same_shapes(shapes, {key: one["shape"] for key, one in stored["keys"].items()}, check)
+    same_shapes(shapes, {key: one["shape"] for key, one in stored["keys"].items()}, check)
     some = [key for key in back.entries if key.startswith(("double_blocks.0.", "single_blocks.0.", "final_layer."))]
     check.equal("read", [key for key in some if list(back.read(key).shape) != shapes[key]], [])
 
@@ -83,6 +88,6 @@ def _move(to: dict[str, Any]) -> tuple[Any, ...]:
     return (to["key"], to["op"], *to.get("rows", ()))
 
 
-def _same_shapes(ours: dict[str, list[int]], stored: dict[str, list[int]], check: Check) -> None:
+def same_shapes(ours: dict[str, list[int]], stored: dict[str, list[int]], check: Check) -> None:
     check.equal("keys that differ", sorted(ours.keys() ^ stored.keys()), [])
     check.equal("shapes that differ", [key for key in ours.keys() & stored.keys() if ours[key] != stored[key]], [])
