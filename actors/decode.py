@@ -21,6 +21,7 @@ from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DecodeOrder, FloatArray, Fragment, Receipt, StartPayload
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.timeline.frames import latent_frames
+from gamecraft_core.timeline.spans import overlap_frames
 
 if TYPE_CHECKING:
     from gamecraft_core.vae.preview import Preview
@@ -48,13 +49,14 @@ class DecodeActor(Role):
         self._codec = models.vae_codec(preset, models.prepare(preset, self._threads))
         self._painter = models.painter(preset, self._codec)
         video = self._preset.video
-        frames = latent_frames(video.chunk_frames, "884")
-        shape = (self._preset.vae.latent_channels, frames, video.height // 8, video.width // 8)
+        length = video.chunk_frames if video.layout == "tiled" else overlap_frames(video.chunk_frames)
+        latents = latent_frames(length, "884")
+        shape = (self._preset.vae.latent_channels, latents, video.height // 8, video.width // 8)
         order = DecodeOrder(
             session_id="warm-up",
             index=0,
             start_frame=0,
-            frames=video.chunk_frames,
+            frames=length,
             height=video.height,
             width=video.width,
             fps=video.fps,

@@ -22,6 +22,7 @@ from gamecraft_core.families.start import Starter
 from gamecraft_core.parallel.collective import Collective
 from gamecraft_core.parallel.layout import SOLO, Layout, halve
 from gamecraft_core.text.encoders import TextEncoder
+from gamecraft_core.text.rewrite import PromptRewriter
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
 from gamecraft_core.weights.loader import load_dit, load_vae
@@ -105,6 +106,11 @@ def vae_codec(preset: Preset, device: torch.device) -> VaeCodec:
 
 def text_encoder(preset: Preset, device: torch.device) -> TextEncoder:
     return TextEncoder(preset, device)
+
+
+def prompt_rewriter(preset: Preset, device: torch.device) -> PromptRewriter | None:
+    """Where the preset asks for one."""
+    return PromptRewriter(preset, device) if preset.text.rewrite else None
 
 
 def starter(preset: Preset, device: torch.device) -> Starter:

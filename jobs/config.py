@@ -30,7 +30,14 @@ PRESETS = Path(__file__).resolve().parent / "presets"
 FLEETS = PRESETS / "fleets"
 
 #: Preset keys that may name a file beside the preset's own.
-PATH_KEYS = (("text", "llm"), ("text", "clip"), ("weights", "dit"), ("weights", "vae"), ("vision", "path"))
+PATH_KEYS = (
+    ("text", "llm"),
+    ("text", "clip"),
+    ("text", "rewrite"),
+    ("weights", "dit"),
+    ("weights", "vae"),
+    ("vision", "path"),
+)
 _BUILT_IN = "presets:"
 
 Model = TypeVar("Model", bound=BaseModel)

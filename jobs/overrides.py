@@ -33,6 +33,8 @@ def apply_sets(model: type[BaseModel], values: dict[str, Any], sets: Sequence[st
         *groups, leaf = path
         target = values
         for group in groups:
+            if target[group] is None:
+                target[group] = {}
             target = target[group]
         target[leaf] = _value(text, annotation, key)
     return values
@@ -83,11 +85,12 @@ def _meant_key(key: str, known: Sequence[str]) -> str:
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted name and annotation of every field that is not itself a group."""
     for name, info in model.model_fields.items():
-        annotation = info.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _leaves(annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", annotation
+        parts = get_args(info.annotation) if _is_union(info.annotation) else (info.annotation,)
+        groups = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+        for group in groups:  # one at most, which may be left out
+            yield from _leaves(group, f"{prefix}{name}.")
+        if not groups:
+            yield f"{prefix}{name}", info.annotation
 
 
 def _value(text: str, annotation: Any, key: str) -> Any:
@@ -101,9 +104,13 @@ def _value(text: str, annotation: Any, key: str) -> Any:
 
 
 def _takes_text(annotation: Any) -> bool:
-    if get_origin(annotation) in (Union, types.UnionType):
+    if _is_union(annotation):
         return any(_takes_text(part) for part in get_args(annotation))
     return annotation is str
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
 
 
 def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from gamecraft_core.base.errors import FramelaneError
-from gamecraft_core.base.messages import ChunkRecord, FailOrder, Order, Provenance, Receipt
+from gamecraft_core.base.messages import ChunkRecord, Order, Provenance, Receipt
 from gamecraft_core.base.spec import Control, SessionSpec
 from orchestrator import orders, playback
 from orchestrator.census import Census
@@ -134,22 +134,13 @@ class Board:
             return []
         session.state, session.error = "failed", error
         self._drop_payloads(session)
-        spec = session.spec
-        order = FailOrder(
-            session_id=spec.session_id,
-            row=spec.row,
-            field=error.field,
-            stage=task.kind,
-            reason=error.message,
-            remedy=error.remedy,
-        )
         failure = Task(
             kind="fail",
             need=_WRITE,
             rank=self._policy.rank(session, task.index, now),
             ready_at=now,
             session=session,
-            order=order,
+            order=orders.fail(session.spec, task.kind, error),
         )
         return [failure, *self._pass_prompt_on(session, now)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from gamecraft_core.base.errors import FramelaneError
 from gamecraft_core.base.ids import digest
 from gamecraft_core.base.messages import (
     ChunkRecord,
@@ -11,6 +12,7 @@ from gamecraft_core.base.messages import (
     DecodeOrder,
     DenoiseOrder,
     EncodeOrder,
+    FailOrder,
     Provenance,
     Receipt,
     RestoreOrder,
@@ -98,6 +100,17 @@ def commit(session: Session, provenance: Provenance, keep_latents: bool) -> Comm
     chunks = (session.chunks[index] for index in range(spec.num_chunks))
     records = tuple(chunk.record or _record(session, index, chunk) for index, chunk in enumerate(chunks))
     return CommitOrder(spec=spec, chunks=records, provenance=provenance, keep_latents=keep_latents)
+
+
+def fail(spec: SessionSpec, stage: str, error: FramelaneError) -> FailOrder:
+    return FailOrder(
+        session_id=spec.session_id,
+        row=spec.row,
+        field=error.field,
+        stage=stage,
+        reason=error.message,
+        remedy=error.remedy,
+    )
 
 
 def identity(spec: SessionSpec, provenance: Provenance) -> str:

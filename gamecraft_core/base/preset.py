@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from gamecraft_core.base.family import family_of
 from gamecraft_core.base.spec import Layout
 
+_REWRITE_REQUEST = (
+    "Rewrite this description of a video as one paragraph of plain English. Keep every subject, action and wish of the"
+    " original and add none that contradicts it; name the main subject first, then what moves and how, the"
+    " surroundings, light and mood, and the camera. Answer with the paragraph only.\n\nDescription: {prompt}"
+)
+
 
 class Strict(BaseModel):
     """A frozen model that refuses unknown keys."""
@@ -86,6 +92,18 @@ class TextConfig(Strict):
     image_template: str = ""
     image_crop_start: int = 36
     skip_layers: int = 2
+    #: Folder of a causal language model, of any kind, that writes prompts anew before they are encoded.
+    rewrite: str | None = None
+    #: What it is asked, with {prompt} where the prompt goes, and how many tokens its answer has at most.
+    rewrite_request: str = _REWRITE_REQUEST
+    rewrite_tokens: int = Field(default=256, ge=1, le=4096)
+
+    @field_validator("rewrite_request")
+    @classmethod
+    def _holds_the_prompt(cls, request: str) -> str:
+        if "{prompt}" not in request:
+            raise ValueError("rewrite_request must hold {prompt} where the prompt goes")
+        return request
 
 
 class VisionConfig(Strict):

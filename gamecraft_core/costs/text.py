@@ -1,10 +1,10 @@
-"""Work of the two text models for one prompt of the greatest length."""
+"""Work of a text lane for one prompt of the greatest length."""
 
 from __future__ import annotations
 
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.costs.work import Work
-from gamecraft_core.footprint.text import clip_sizes, llm_sizes, text_role
+from gamecraft_core.footprint.text import TYPE_BYTES, clip_sizes, llm_sizes, rewriter_weights, text_role
 from gamecraft_core.sampling.guidance import is_guided
 
 _CLIP_TOKENS = 77
@@ -13,10 +13,17 @@ _CLIP_TOKENS = 77
 def text_work(preset: Preset, *, offloaded: bool = False) -> Work:
     """A session's prompts (with guidance the negative one, too); ``offloaded`` weights come to the device for it."""
     prompts = 2 if is_guided(preset.sampling.guidance) else 1
-    weights = text_role(preset).weights
+    weights, rewritten = text_role(preset).weights, rewrite_work(preset)
     llm = llm_work(llm_sizes(preset), preset.text.crop_start + preset.text.max_tokens, preset.text.skip_layers)
     each = llm + clip_work(clip_sizes(preset), _CLIP_TOKENS) + Work(weight_bytes=weights)
-    return each * prompts + Work(host_bytes=weights if offloaded else 0)
+    return each * prompts + rewritten + Work(host_bytes=weights if offloaded else 0)
+
+
+def rewrite_work(preset: Preset) -> Work:
+    """A prompt written anew at the greatest length: each token of the answer takes the whole model."""
+    weights = rewriter_weights(preset)
+    each = Work(matmul=2 * weights, weight_bytes=weights * TYPE_BYTES[preset.runtime.text_dtype])
+    return each * preset.text.rewrite_tokens
 
 
 def llm_work(sizes: dict[str, int], tokens: int, skip_layers: int) -> Work:

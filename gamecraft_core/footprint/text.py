@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ _PUBLISHED_CLIP = {
     "max_position_embeddings": 77,
 }
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def text_role(preset: Preset) -> Role:
-    """A text lane: both models, and one prompt of the greatest length."""
+    """A text lane: both models, one prompt of the greatest length, and the model that rewrites prompts, if any."""
     llm, clip = llm_sizes(preset), clip_sizes(preset)
-    size = _BYTES[preset.runtime.text_dtype]
-    weights = llm_weights(llm, preset.text.skip_layers) + clip_weights(clip)
+    size = TYPE_BYTES[preset.runtime.text_dtype]
+    weights = llm_weights(llm, preset.text.skip_layers) + clip_weights(clip) + rewriter_weights(preset)
     tokens = preset.text.crop_start + preset.text.max_tokens
     # The widest moment of a layer: gate, up and their product, beside residual, normed input, queries, keys, values.
     activations = tokens * (3 * llm["intermediate_size"] + 5 * llm["hidden_size"])
@@ -59,6 +60,17 @@ def layers_weights(sizes: dict[str, int]) -> int:
     hidden, inner = sizes["hidden_size"], sizes["intermediate_size"]
     layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
     return sizes["num_hidden_layers"] * layer + 2 * hidden
+
+
+def rewriter_weights(preset: Preset) -> int:
+    """Weights of the model that rewrites prompts, by its files' headers; none where it is not asked for or not here."""
+    from gamecraft_core.weights.files import has_safetensors, open_safetensors
+
+    folder = preset.text.rewrite
+    if folder is None or not has_safetensors(Path(folder)):
+        return 0
+    entries = open_safetensors(Path(folder), "text.rewrite").entries
+    return sum(math.prod(entry.shape) for entry in entries.values())
 
 
 def llm_sizes(preset: Preset) -> dict[str, int]:

@@ -14,9 +14,20 @@ from typing import Any
 
 from gamecraft_core.base.ids import digest
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.weights.readers import Pick, find_dit, find_vae, local, pick_dit, pick_text, pick_vae
+from gamecraft_core.weights.readers import (
+    Pick,
+    find_dit,
+    find_vae,
+    local,
+    pick_dit,
+    pick_language_model,
+    pick_text,
+    pick_vae,
+)
 
 _REMEMBERED_FROM_BYTES = 16 << 20
+#: Of the text's settings, those that count by what they lead to, where they lead anywhere.
+_ELSEWHERE = {"llm", "clip", "rewrite", "rewrite_request", "rewrite_tokens"}
 
 
 def fingerprint(preset: Preset) -> str:
@@ -26,12 +37,16 @@ def fingerprint(preset: Preset) -> str:
         "family": preset.family,
         "dit": preset.dit.model_dump(mode="json"),
         "vae": preset.vae.model_dump(mode="json"),
-        "text": preset.text.model_dump(mode="json", exclude={"llm", "clip"}),
+        "text": preset.text.model_dump(mode="json", exclude=_ELSEWHERE),
         "files": {
             "llm": _contents(local(preset.text.llm, "text.llm", pick_text), pick_text),
             "clip": _contents(local(preset.text.clip, "text.clip", pick_text), pick_text),
         },
     }
+    if preset.text.rewrite:
+        asked = (preset.text.rewrite_request, preset.text.rewrite_tokens)
+        folder = local(preset.text.rewrite, "text.rewrite", pick_language_model)
+        value["rewrite"] = [*asked, _contents(folder, pick_language_model)]
     if preset.vision is not None:
         path = preset.vision.path
         files = None if path is None else _contents(local(path, "vision.path", pick_text), pick_text)

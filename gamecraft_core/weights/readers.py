@@ -106,6 +106,11 @@ def pick_text(names: Iterable[str]) -> list[str]:
     return matching(names, (*_SAFETENSORS, "*.json", "*.txt"))
 
 
+def pick_language_model(names: Iterable[str]) -> list[str]:
+    """What transformers may read of a whole language model and its tokenizer."""
+    return matching(names, (*_SAFETENSORS, "*.json", "*.txt", "*.model", "*.jinja"))
+
+
 def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in patterns))
 

@@ -9,7 +9,7 @@ from typing import Any
 from gamecraft_core.base.errors import UsageError, WeightsError
 from gamecraft_core.base.inputs import local_copy
 from gamecraft_core.base.preset import Preset
-from gamecraft_core.weights.readers import Pick, pick_dit, pick_text, pick_vae
+from gamecraft_core.weights.readers import Pick, pick_dit, pick_language_model, pick_text, pick_vae
 
 #: The places a preset names, and what is read of a folder there.
 _PLACES: dict[str, Pick] = {
@@ -17,6 +17,7 @@ _PLACES: dict[str, Pick] = {
     "weights.vae": pick_vae,
     "text.llm": pick_text,
     "text.clip": pick_text,
+    "text.rewrite": pick_language_model,
     "vision.path": pick_text,
 }
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gamecraft_core.base.errors import FramelaneError, UsageError
+from gamecraft_core.base.family import family_of, load
 from gamecraft_core.base.ids import digest
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.store import Store, local_path, open_store, scheme_of
@@ -19,6 +20,8 @@ from jobs.checkup.finding import Asked, Finding
 SKEW_WARN_S, SKEW_FAIL_S = 5.0, 300.0
 #: Of weights that are hashed at once; larger ones only where their sums are remembered by their names and sizes.
 _HASHED_BYTES = 1 << 30
+#: Of a model's folder, files of which it holds at least one.
+_CONFIGURED, _TOKENIZED = ("config.json",), ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 def store(asked: Asked) -> Finding:
@@ -172,13 +175,13 @@ def _fits(preset: Preset) -> int:
     """The bytes of local checkpoints that fit ``preset``. Raises WeightsError where one does not."""
     import torch
 
-    from gamecraft_core.families.gamecraft import build_model
     from gamecraft_core.vae.model import CausalVae
     from gamecraft_core.weights.fill import require_match
     from gamecraft_core.weights.quantise import quantise_model, quantised
     from gamecraft_core.weights.readers import open_dit, open_vae
 
     dit, vae = open_dit(preset.weights.dit or ""), open_vae(preset.weights.vae or "")
+    build_model = load(family_of(preset.family).denoiser).build_model
     model = build_model(preset, "meta", getattr(torch, preset.runtime.dtype))
     if preset.runtime.fp8:
         dit = quantised(dit, quantise_model(model))
@@ -189,19 +192,25 @@ def _fits(preset: Preset) -> int:
     return sum(Path(file).stat().st_size for file in files)
 
 
-def text_encoders(asked: Asked) -> Finding:
-    """Their folders: configuration, tokenizer and weights."""
+def encoders(asked: Asked) -> Finding:
+    """Folders of the text encoders, and where there are any of the model that rewrites prompts and the image encoder:
+    configuration, tokenizer and weights.
+    """
     from gamecraft_core.weights.files import has_safetensors, open_safetensors
     from gamecraft_core.weights.readers import local, pick_text
 
     seen = []
     for preset in asked.presets:
-        for field, place in (("text.llm", preset.text.llm), ("text.clip", preset.text.clip)):
+        text, sight = preset.text, preset.vision.path if preset.vision else None
+        places = {"text.llm": text.llm, "text.clip": text.clip, "text.rewrite": text.rewrite, "vision.path": sight}
+        for field, place in places.items():
+            if place is None:
+                continue
             if place.startswith("s3://"):
                 seen.append(f"{field}: {_remote_bytes(place, asked) / 2**30:.1f} GiB on S3")
                 continue
             folder = local(place, field, pick_text)
-            for names in (("config.json",), ("tokenizer.json", "vocab.json", "tokenizer.model")):
+            for names in (_CONFIGURED,) if field == "vision.path" else (_CONFIGURED, _TOKENIZED):
                 if not any((folder / name).is_file() for name in names):
                     what = f"{folder} holds no {' or '.join(names)}"
                     raise UsageError(what, field=field, remedy="fetch the whole folder")
@@ -222,4 +231,4 @@ def _remote_bytes(uri: str, asked: Asked) -> int:
     return found
 
 
-CHECKS = (store, clock, weights, text_encoders)
+CHECKS = (store, clock, weights, encoders)

@@ -23,7 +23,7 @@ from tests.parity.cases import (
     text,
     vae,
 )
-from tests.parity.cases.framepack import conditioning, transformer
+from tests.parity.cases.framepack import conditioning, runs, sampler, tables, transformer
 from tests.parity.cases.hunyuan import dit as hunyuan_dit
 from tests.parity.cases.hunyuan import keymap as hunyuan_keymap
 from tests.parity.cases.hunyuan import loop, schedule
@@ -101,7 +101,15 @@ _HUNYUAN_SUBJECTS = (
 )
 _FRAMEPACK_SUBJECTS = (
     Subject(r"conditioning", conditioning.cases, conditioning.INPUTS),
+    Subject(r"multi_section", runs.cases, runs.INPUTS),
+    Subject(r"sampler_io", sampler.cases, sampler.INPUTS),
     Subject(transformer.STEM, transformer.cases, transformer.INPUTS),
+)
+_FRAMEPACK_TABLES = (
+    Table(r"buckets_and_counts\.json", tables.bucket_cases),
+    Table(r"sampler\.json", sampler.table_cases),
+    Table(r"section_schedule\.json", tables.schedule_cases),
+    Table(r"token_table\.json", tables.token_cases),
 )
 GAMECRAFT = "gamecraft"
 FAMILIES = (
@@ -119,8 +127,9 @@ FAMILIES = (
     ),
     Family(
         "framepack",
-        r"(?:transformer_tiny_io|multi_section|sampler_io|conditioning)\.safetensors",
+        _mark(_FRAMEPACK_SUBJECTS, *(table.name for table in _FRAMEPACK_TABLES)),
         (*_FRAMEPACK_SUBJECTS, _TINY_WEIGHTS),
+        _FRAMEPACK_TABLES,
     ),
 )
 #: How far below the given folder families are looked for.

@@ -9,8 +9,10 @@ import pytest
 
 from actors.decode import DecodeActor, is_constant
 from gamecraft_core.base.errors import Poisoned
-from gamecraft_core.base.messages import DecodeOrder
+from gamecraft_core.base.messages import DecodeOrder, StartPayload
 from gamecraft_core.families.paint import ChunkPainter
+from gamecraft_core.timeline.sections import carried
+from gamecraft_core.timeline.spans import place, span
 from jobs.config import resolve
 from tests.fakes.recordings import flat_frames
 
@@ -42,6 +44,33 @@ def test_a_constant_picture_is_refused_where_the_preset_says_so() -> None:
 def test_tiny_models_may_paint_one_colour() -> None:
     receipt, fragment = actor().run(ORDER, None)
     assert receipt.facts["frames"] == fragment.frames == 33
+
+
+@pytest.mark.parametrize("name", ["tiny-framepack", "tiny-framepack-f1"])
+def test_sections_become_fragments_of_what_they_settle(name: str) -> None:
+    preset = resolve(name, sets=["video.height=16", "video.width=16", "video.chunk_frames=12"]).preset
+    made: Any = DecodeActor("decode-0", preset, 1, {})
+    made.warm()
+    layout, sections, found = preset.video.layout, 3, {}
+    payload = np.ones((16, carried(3), 2, 2), np.float32)
+    for index in range(sections):
+        begin, end = span(layout, 12, sections, index)
+        order = DecodeOrder(
+            session_id="s",
+            index=index,
+            start_frame=begin,
+            frames=end - begin,
+            place=place(layout, sections, index),
+            chunks=sections,
+            height=16,
+            width=16,
+            fps=30,
+        )
+        receipt, fragment = made.run(order, payload, StartPayload(payload[:, :1], np.zeros((1, 32), np.float32)))
+        assert receipt.facts["frames"] == fragment.frames == end - begin
+        assert bool(fragment.data) == bool(fragment.frames)
+        found[order.place] = fragment.frames
+    assert [found[number] for number in range(sections)] == ([25, 12, 0] if layout == "inverted" else [4, 12, 21])
 
 
 @pytest.mark.parametrize("spread", [0, 3, 4])

@@ -58,6 +58,13 @@ def test_values_are_yaml_and_text_stays_text(item: str, value: Any) -> None:
     assert type(target) is type(value)
 
 
+def test_a_group_that_may_be_left_out_is_set_by_its_keys() -> None:
+    assert applied("fleet.name=wide").preset.vision is None
+    encoder = applied("vision.path=/eyes").preset.vision
+    assert encoder is not None
+    assert (encoder.path, encoder.random) == ("/eyes", None)
+
+
 def test_a_list_of_groups_is_one_value() -> None:
     fleet = applied("fleet.denoise=[{groups: 2, sp_degree: 4}, {}]").fleet
     assert [(group.groups, group.sp_degree) for group in fleet.denoise] == [(2, 4), (1, 1)]

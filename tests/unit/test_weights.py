@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gamecraft_core.base.errors import WeightsError
-from gamecraft_core.base.preset import Preset
+from gamecraft_core.base.preset import Preset, VisionConfig
 from gamecraft_core.weights.files import open_safetensors
 from gamecraft_core.weights.fill import allocate, fill
 from gamecraft_core.weights.fingerprint import fingerprint
@@ -275,6 +275,22 @@ def test_fingerprint_follows_sizes_and_seed() -> None:
     assert base != fingerprint(preset.model_copy(update={"dit": wider}))
     steps = preset.sampling.model_copy(update={"steps": 3})
     assert base == fingerprint(preset.model_copy(update={"sampling": steps}))
+
+
+def test_fingerprint_follows_the_image_encoder(tmp_path: Path) -> None:
+    preset = load_preset("tiny-framepack")
+
+    def seeing(**vision: Any) -> str:
+        return fingerprint(preset.model_copy(update={"vision": VisionConfig(**vision)}))
+
+    sizes = preset.vision.random if preset.vision else None
+    assert sizes is not None
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    stored = seeing(path=str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    drawn_alike, drawn_wider = seeing(random=sizes), seeing(random=sizes | {"num_hidden_layers": 3})
+    assert drawn_alike == fingerprint(preset)
+    assert len({drawn_alike, drawn_wider, stored, seeing(path=str(tmp_path))}) == 4
 
 
 def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:

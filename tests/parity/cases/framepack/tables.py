@@ -17,6 +17,7 @@ from gamecraft_core.timeline.sections import (
     buckets,
     carry,
     clean_inputs,
+    indices,
     nearest_bucket,
     paddings,
     section_count,
@@ -102,34 +103,38 @@ def _run(stored: dict[str, Any], check: Check) -> None:
         _section(video, detail, check)
 
 
-def _section(video: Video, stored: dict[str, Any], check: Check) -> None:
-    index, window = stored["section"], video.window
-    shown = clean_inputs(video.layout, window, index, video.sections, video.payload(index - 1), video.start)
-    at = shown.indices
-    decoded = video.decoded(index)
-    last = index == video.sections - 1
+def section_places(video: Video, index: int) -> dict[str, Any]:
+    """Places in time of section ``index``, and how much is decoded and known then, under their stored names."""
+    window = video.window
+    at = indices(video.layout, window, index, video.sections)
+    decoded = len(video.decoded(index))
     ends = [span(video.layout, 4 * window, video.sections, one) for one in range(index + 1)]
-    known = sum(end - begin for begin, end in ends) + (0 if last else overlap_frames(4 * window))
-    made = {
+    changing = 0 if index == video.sections - 1 else overlap_frames(4 * window)
+    return {
         "latent_indices": [at.window.start, at.window.stop],
         "clean_latent_indices": list(at.near),
         "clean_latent_2x_indices": [at.middle.start, at.middle.stop],
         "clean_latent_4x_indices": [at.far.start, at.far.stop],
-        "frames_argument": overlap_frames(4 * window),
-        "decoded_latents": len(decoded),
-        "decoded_frames": pixel_frames(len(decoded)),
-        "overlap_frames": overlap_frames(4 * window) if index else None,
-        "pixels_after": known,
+        "decoded_latents": decoded,
+        "decoded_frames": pixel_frames(decoded),
+        "pixels_after": sum(end - begin for begin, end in ends) + changing,
     }
+
+
+def _section(video: Video, stored: dict[str, Any], check: Check) -> None:
+    index, window = stored["section"], video.window
+    overlap = overlap_frames(4 * window)
+    made = section_places(video, index) | {"frames_argument": overlap, "overlap_frames": overlap if index else None}
     if "latent_padding" in stored:
         padding = paddings(video.sections)[index]
         made |= {"latent_padding": padding, "blank_indices": [1, 1 + padding * window]}
     for name, value in made.items():
         check.equal(f"section {index} {name}", value, stored[name])
+    shown = clean_inputs(video.layout, window, index, video.sections, video.payload(index - 1), video.start)
     parts = {"clean_1x_from": shown.near, "clean_2x_from": shown.middle, "clean_4x_from": shown.far}
     for name, latents in parts.items():
         check.equal(f"section {index} {name}", _numbers(latents), _read(stored[name]))
-    check.equal(f"section {index} decoded_from", decoded, _read(stored["decoded_from"]))
+    check.equal(f"section {index} decoded_from", video.decoded(index), _read(stored["decoded_from"]))
 
 
 def bucket_cases(folder: Folder, name: str) -> Iterator[Case]:
