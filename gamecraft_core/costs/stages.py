@@ -94,6 +94,7 @@ class StageCosts:
 
     def denoise(self, degree: int = 1, *, split: bool = False, continuing: bool = True) -> Denoise:
         """One chunk on a group of ``degree`` ranks."""
+        continuing = continuing and self.family.continues
         alone, _ = self._denoise(1, split=False, continuing=continuing)
         known = self._known("denoise_next" if continuing else "denoise_first", alone)
         if degree == 1:
@@ -143,7 +144,7 @@ class StageCosts:
 
 def profile_of(preset: Preset) -> dict[str, Any]:
     """The part of ``preset`` that decides how long its stages take: a profile holds for equal ones only."""
-    values = preset.model_dump(mode="json", include={"dit", "vae", "runtime"})
-    values["sampling"] = {key: getattr(preset.sampling, key) for key in ("steps", "guidance")}
-    values["video"] = {key: getattr(preset.video, key) for key in ("height", "width", "chunk_frames", "fps")}
+    values = preset.model_dump(mode="json", include={"family", "dit", "vae", "vision", "runtime"})
+    values["sampling"] = {key: getattr(preset.sampling, key) for key in ("steps", "guidance", "tea_cache")}
+    values["video"] = {key: getattr(preset.video, key) for key in ("height", "width", "chunk_frames", "fps", "layout")}
     return values

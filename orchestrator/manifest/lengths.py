@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.family import Length
+from gamecraft_core.base.family import Family, Length
 from gamecraft_core.base.preset import Preset, VideoConfig
 from gamecraft_core.base.spec import Control, NoControl
 from gamecraft_core.timeline.frames import CHUNK_FRAMES, check_chunk_frames
@@ -24,25 +24,28 @@ COLUMNS: dict[Length, tuple[str, ...]] = {
     "seconds": ("seconds",),
 }
 
+#: Frames of the shortest video after an image, which is the first of them.
+_AFTER_AN_IMAGE = 5
+
 #: Reads a pose file, of whose rows so many frames are needed.
 Poses = Callable[[str, int, str], tuple[tuple[float, ...], ...]]
 
 
 def read_length(
-    fields: Fields, preset: Preset, length: Length, size: tuple[int, int], poses: Poses
+    fields: Fields, preset: Preset, family: Family, size: tuple[int, int], poses: Poses
 ) -> tuple[tuple[Control, ...], int]:
     """A control for each chunk, and the new frames of one; what is wrong is noted in ``fields``."""
-    for other in (column for way, columns in COLUMNS.items() if way != length for column in columns):
+    for other in (column for way, columns in COLUMNS.items() if way != family.length for column in columns):
         if fields.has(other):
-            remedy = f"leave it out; its sessions take {' and '.join(COLUMNS[length])}"
+            remedy = f"leave it out; its sessions take {' and '.join(COLUMNS[family.length])}"
             fields.refuse(other, f"sessions of {preset.name} have none", remedy)
-    match length:
+    match family.length:
         case "actions":
             frames = _chunk_frames(fields, preset)
             load: LoadPoses = lambda path, place: poses(path, frames, place)  # noqa: E731
             return read_controls(fields, preset.control, load), frames
         case "frames":
-            return (NoControl(),), _frames(fields, preset, size)
+            return (NoControl(),), _frames(fields, preset, family, size)
         case "seconds":
             return (NoControl(),) * _sections(fields, preset.video), preset.video.chunk_frames
 
@@ -75,8 +78,9 @@ def _chunk_frames(fields: Fields, preset: Preset) -> int:
     return preset.video.chunk_frames
 
 
-def _frames(fields: Fields, preset: Preset, size: tuple[int, int]) -> int:
-    frames = fields.integer("frames", preset.video.chunk_frames, 1, MOST_FRAMES)
+def _frames(fields: Fields, preset: Preset, family: Family, size: tuple[int, int]) -> int:
+    fewest = 1 if "none" in family.starts else _AFTER_AN_IMAGE
+    frames = fields.integer("frames", preset.video.chunk_frames, fewest, MOST_FRAMES)
     try:
         plan_video(frames, *size)
     except BadInput as error:

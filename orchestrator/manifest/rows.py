@@ -106,6 +106,9 @@ class RowReader:
         session_id = _identifier(fields, "session_id", "")
         session_id = f"{session_id}-{copy + 1}" if session_id and copy else session_id
         spec = self._spec(fields, session_id, row, copy)
+        unknown = [problem for problem in fields.problems if problem.field == "preset"]
+        if unknown:  # what else is wrong was judged by another preset
+            fields.problems = unknown
         if fields.problems:
             return refused(row, session_id, *((p.field, p.reason, p.remedy) for p in fields.problems))
         return spec
@@ -131,7 +134,7 @@ class RowReader:
         sampling, video = preset.sampling, preset.video
         seen = self._sources.image_size(start.uri, "image") if video.bucket and start.uri else None
         size = read_size(fields, preset, seen)
-        controls, chunk_frames = read_length(fields, preset, family.length, size, self._sources.pose_rows)
+        controls, chunk_frames = read_length(fields, preset, family, size, self._sources.pose_rows)
         settings: dict[str, Any] = {
             "preset": preset.name,
             "prompt": _prompt(fields),

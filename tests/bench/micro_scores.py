@@ -2,7 +2,8 @@
 
 What a chunk shows is read back by rendering: of all camera paths of its action at a range of speeds, forwards and
 backwards, which one's true pictures are nearest to what came out. That is the estimated camera motion, with its sign
-and its size.
+and its size. Only what the first picture shows is compared: what comes into view is invented, and the further a path
+leads the more of it there is, so that otherwise short paths would look right.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _TRIED = (0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 _LOOKED_AT = (8, 16, 24)
 #: How near a part of the strongest speed is read, the parts being those tried.
 _READ_TO = 0.15
+#: Of a view, the least part that the first picture must show for it to be compared.
+_LEAST_KNOWN = 0.1
 #: Pixels that are averaged before: a picture is judged by where things are, not by how sharp they are.
 _COARSE = 2
 
@@ -121,10 +124,24 @@ def seen_motion(truth: Episode, made: Frames, action: str, most: float) -> float
         for part in _TRIED:
             poses, lenses = world_camera([ActionControl(name, part * most)], made.shape[1:3])
             views = truth.caster.cast(poses[list(_LOOKED_AT)], lenses[list(_LOOKED_AT)])
-            error = float((_coarse(views.frames) - shown).abs().mean())
+            pairs = zip(views.depth, _LOOKED_AT, strict=True)
+            known = torch.stack([_known(depth, lenses[0], poses[frame], poses[0]) for depth, frame in pairs])
+            if float(known.mean()) < _LEAST_KNOWN:
+                continue
+            error = float(((_coarse(views.frames) - shown).abs().mean(1) * known).sum() / known.sum())
             if error < best:
                 best, chosen = error, sign * part
     return chosen
+
+
+def _known(depth: Tensor, lens: FloatArray, pose: FloatArray, first: FloatArray) -> Tensor:
+    """1 where the picture at ``pose`` shows what lies in the ``first`` one's view, else 0; coarse [H, W]."""
+    height, width = depth.shape
+    flow = true_flow(depth, lens, pose, first)
+    x = torch.arange(width) + 0.5 + flow[..., 0]
+    y = (torch.arange(height) + 0.5)[:, None] + flow[..., 1]
+    inside = (x > 0) & (x < width) & (y > 0) & (y < height)  # not where there is no flow: it is behind the camera
+    return (F.avg_pool2d(inside[None].float(), _COARSE)[0] == 1).float()
 
 
 def mean_flow(truth: Episode, frame: int) -> float:

@@ -6,11 +6,10 @@ HunyuanVideo folder beside it.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
-from tests.parity.rewrite import Draft
+from tests.parity.rewrite import Draft, write_subset
 
 TARGET = Path(__file__).resolve().parent / "framepack"
 _COPIED = (
@@ -30,22 +29,13 @@ _DROPPED = {"multi_section": ("std_w9.",), "transformer_tiny_io": ("case1.act.",
 _FRAMES = 5
 
 
-def build(source: Path, target: Path) -> None:
-    """Write the subset of ``source`` to ``target``, replacing what is there."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for stem, dropped in _DROPPED.items():
-        draft = Draft.read(source / f"{stem}.safetensors")
-        draft.drop(*dropped)
-        for name, values in draft.tensors.items():
-            if name.endswith(".frame_ids"):
-                draft.tensors[name] = values[::_FRAMES]
-            elif name.endswith(".pixels"):
-                draft.tensors[name] = values[:, :, ::_FRAMES]
-        draft.write(target / f"{stem}.safetensors")
-    for name in _COPIED:
-        shutil.copyfile(source / name, target / name)
+def cut(stem: str, draft: Draft) -> None:
+    for name, values in draft.tensors.items():
+        if name.endswith(".frame_ids"):
+            draft.tensors[name] = values[::_FRAMES]
+        elif name.endswith(".pixels"):
+            draft.tensors[name] = values[:, :, ::_FRAMES]
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), TARGET)
+    write_subset(Path(sys.argv[1]), TARGET, _COPIED, _DROPPED, cut)

@@ -5,11 +5,10 @@ What goes is whole cases and rows; every number is still the reference's.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
-from tests.parity.rewrite import Draft
+from tests.parity.rewrite import Draft, write_subset
 
 TARGET = Path(__file__).resolve().parent / "hunyuanvideo"
 _COPIED = (
@@ -28,19 +27,10 @@ _DROPPED = {
 }
 
 
-def build(source: Path, target: Path) -> None:
-    """Write the subset of ``source`` to ``target``, replacing what is there."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for stem, dropped in _DROPPED.items():
-        draft = Draft.read(source / f"{stem}.safetensors")
-        draft.drop(*dropped)
-        if stem == "text_encode_io":
-            draft.tensors = {name: values[:1] for name, values in draft.tensors.items()}
-        draft.write(target / f"{stem}.safetensors")
-    for name in _COPIED:
-        shutil.copyfile(source / name, target / name)
+def cut(stem: str, draft: Draft) -> None:
+    if stem == "text_encode_io":
+        draft.tensors = {name: values[:1] for name, values in draft.tensors.items()}
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]), TARGET)
+    write_subset(Path(sys.argv[1]), TARGET, _COPIED, _DROPPED, cut)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,28 @@ class Draft:
     def drop(self, *prefixes: str) -> None:
         for name in [name for name in self.tensors if name.startswith(prefixes)]:
             del self.tensors[name]
+
+
+def write_subset(
+    source: Path,
+    target: Path,
+    copied: Sequence[str],
+    dropped: Mapping[str, tuple[str, ...]],
+    cut: Callable[[str, Draft], None],
+) -> None:
+    """Files of ``source`` to ``target``, replacing what is there: whole ones, and those that lose something.
+
+    Of the files ``dropped`` everything goes that begins so, then ``cut`` is given the stem and what is left.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for stem, prefixes in dropped.items():
+        draft = Draft.read(source / f"{stem}.safetensors")
+        draft.drop(*prefixes)
+        cut(stem, draft)
+        draft.write(target / f"{stem}.safetensors")
+    for name in copied:
+        shutil.copyfile(source / name, target / name)
 
 
 def write_manifest(folder: Path) -> None:

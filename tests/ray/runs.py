@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.dataset
 
+from gamecraft_core.dataset import layout
 from jobs.synthesize import main
+from tests.servers.cluster import ENV, RayCluster
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ROOT / "jobs" / "demo" / "inputs"
 
 #: The embedded default's models at a size where a chunk takes a fraction of a second.
 SMALL = ("video.height=32", "video.width=48", "sampling.steps=3")
+
+DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -80,3 +89,59 @@ def synthesize(
     for setting in settings:
         argv += ["--set", setting]
     return Finished(main(argv), out)
+
+
+class Job:
+    """The command line as a child process, on the tests' cluster."""
+
+    def __init__(
+        self,
+        cluster: RayCluster,
+        folder: Path,
+        rows: Sequence[Mapping[str, Any]],
+        preset: str = "tiny-gamecraft",
+        settings: Sequence[str] = SMALL,
+        **environment: str,
+    ) -> None:
+        self.out = folder / "out"
+        command = [sys.executable, "-m", "jobs.synthesize", "--preset", preset, "--fleet", "laptop"]
+        command += ["--manifest", str(manifest(folder, rows)), "--out", str(self.out), "--metrics-port", "0"]
+        command += [part for setting in settings for part in ("--set", setting)]
+        self.log = folder / "log"
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--address", cluster.address],
+                cwd=ROOT,
+                env={**os.environ, **ENV, **environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def when(self, seen: Callable[[], bool], number: signal.Signals) -> int:
+        """Send ``number`` as soon as ``seen`` says so; the job's exit status."""
+        self._send_when(seen, number)
+        return self.process.wait(DEADLINE_S)
+
+    def _send_when(self, seen: Callable[[], bool], number: signal.Signals) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not seen():
+            assert self.process.poll() is None, f"ended too early:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.005)
+        self.process.send_signal(number)
+
+    def interrupt_twice(self, seen: Callable[[], bool]) -> int:
+        """Ask the job to stop, and then to stop at once."""
+        self._send_when(seen, signal.SIGTERM)
+        return self.when(lambda: "a second one ends at once" in self.log.read_text(), signal.SIGTERM)
+
+    def staged(self, session_id: str) -> int:
+        return len(list((self.out / layout.STAGING / session_id).glob("*.safetensors")))
+
+
+def essence(done: Finished) -> dict[str, Any]:
+    """What must not depend on when anything broke: every bit of latents and videos."""
+    return {
+        name: (found["video_sha256"], [chunk["latents_sha256"] for chunk in found["chunks"]])
+        for name, found in done.rows().items()
+    }

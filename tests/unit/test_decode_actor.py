@@ -12,9 +12,9 @@ from gamecraft_core.base.errors import Poisoned
 from gamecraft_core.base.messages import DecodeOrder, StartPayload
 from gamecraft_core.families.paint import ChunkPainter
 from gamecraft_core.timeline.sections import carried
-from gamecraft_core.timeline.spans import place, span
 from jobs.config import resolve
 from tests.fakes.recordings import flat_frames
+from tests.fakes.section_orders import decode_order
 
 ORDER = DecodeOrder(session_id="s", index=2, start_frame=66, frames=33, height=32, width=48, fps=25)
 
@@ -54,20 +54,9 @@ def test_sections_become_fragments_of_what_they_settle(name: str) -> None:
     layout, sections, found = preset.video.layout, 3, {}
     payload = np.ones((16, carried(3), 2, 2), np.float32)
     for index in range(sections):
-        begin, end = span(layout, 12, sections, index)
-        order = DecodeOrder(
-            session_id="s",
-            index=index,
-            start_frame=begin,
-            frames=end - begin,
-            place=place(layout, sections, index),
-            chunks=sections,
-            height=16,
-            width=16,
-            fps=30,
-        )
+        order = decode_order(layout, 3, index, sections, side=16)
         receipt, fragment = made.run(order, payload, StartPayload(payload[:, :1], np.zeros((1, 32), np.float32)))
-        assert receipt.facts["frames"] == fragment.frames == end - begin
+        assert receipt.facts["frames"] == fragment.frames == order.frames
         assert bool(fragment.data) == bool(fragment.frames)
         found[order.place] = fragment.frames
     assert [found[number] for number in range(sections)] == ([25, 12, 0] if layout == "inverted" else [4, 12, 21])

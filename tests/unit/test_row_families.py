@@ -18,7 +18,10 @@ from orchestrator.manifest.manifest import Manifest
 from orchestrator.manifest.rows import RowErrors, RowReader, check_preset
 from orchestrator.manifest.sources import Sources
 
-PRESETS = {name: load_preset(name) for name in ("tiny-gamecraft", "tiny-hunyuan-video", "tiny-framepack")}
+PRESETS = {
+    name: load_preset(name)
+    for name in ("tiny-gamecraft", "tiny-hunyuan-video", "tiny-hunyuan-video-i2v", "tiny-framepack")
+}
 
 
 @pytest.fixture
@@ -62,6 +65,7 @@ def test_seconds_become_sections_as_published(reader: RowReader, seconds: float 
         ({"preset": "tiny-hunyuan-video", "frames": 133}, "frames", "out of range"),
         ({"preset": "tiny-hunyuan-video", "image": "a.png"}, "image", "from its prompt alone, and an image is given"),
         ({"preset": "tiny-hunyuan-video", "actions": "w"}, "actions", "have none; leave it out"),
+        ({"preset": "tiny-hunyuan-video-i2v", "image": "a.png", "frames": 1}, "frames", "from 5 to 129"),
         ({"preset": "tiny-hunyuan-video", "videos": 0}, "videos", "out of range"),
         ({"preset": "tiny-framepack", "seconds": 2}, "image", "starts from an image, and none is given"),
         ({"preset": "tiny-framepack", "video": "a.mp4"}, "video", "starts from an image, and a video is given"),

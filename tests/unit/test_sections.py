@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from gamecraft_core.base.errors import BadInput
-from gamecraft_core.base.messages import DecodeOrder, FloatArray, StartPayload
+from gamecraft_core.base.messages import FloatArray, StartPayload
 from gamecraft_core.base.preset import VaeConfig
 from gamecraft_core.base.spec import Layout
 from gamecraft_core.families.framepack_paint import SectionPainter
@@ -28,9 +28,10 @@ from gamecraft_core.timeline.sections import (
     video_tokens,
     window_of,
 )
-from gamecraft_core.timeline.spans import place, span
+from gamecraft_core.timeline.spans import span
 from gamecraft_core.vae.codec import VaeCodec
 from gamecraft_core.vae.model import CausalVae
+from tests.fakes.section_orders import decode_order
 from tests.fakes.tiny_model import tiny_preset
 
 LAYOUTS: list[Layout] = ["inverted", "forward"]
@@ -208,21 +209,6 @@ def test_frames_have_the_bits_of_whole_decodes(layout: Layout) -> None:
     video = np.concatenate([parts[number] for number in range(sections)])
     np.testing.assert_array_equal(video, expected.permute(1, 2, 3, 0).numpy())
     assert video.std() > 1
-
-
-def decode_order(layout: Layout, window: int, index: int, sections: int, side: int) -> DecodeOrder:
-    begin, end = span(layout, 4 * window, sections, index)
-    return DecodeOrder(
-        session_id="s",
-        index=index,
-        start_frame=begin,
-        frames=end - begin,
-        place=place(layout, sections, index),
-        chunks=sections,
-        height=side,
-        width=side,
-        fps=30,
-    )
 
 
 def test_a_section_is_decoded_with_the_start() -> None:

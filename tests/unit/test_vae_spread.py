@@ -95,6 +95,10 @@ def test_a_decode_is_the_same_bits_and_every_copy_works(
         assert torch.equal(codec.decode_float(latents()), expected)
     assert len(watch.tiles) == len(watch.threads) == devices, "one thread for each copy, the same in both calls"
     assert watch.tiles.total() == 2 * TILES
+    whole = codec.pixels(latents())
+    assert watch.tiles.total() == 3 * TILES
+    assert torch.equal(codec.pixels(latents(), (0, 3)), whole[:, :3])
+    assert 3 * TILES < watch.tiles.total() < 4 * TILES, "tiles of later frames did not run"
 
 
 def test_an_encode_is_the_same_bits_and_every_copy_works(monkeypatch: pytest.MonkeyPatch) -> None:
