@@ -205,9 +205,8 @@ class Denoiser(ABC, Generic[Model]):
     def stream(self, latent_shape: Grid, keep_frames: int | None) -> Stream:
         """The stream of latents (T, h, w); predictions are wanted from latent frame ``keep_frames`` on, or all."""
         t, h, w = self._patch_grid(latent_shape)
-        return self._stream(
-            (Cells(tuple(range(t)), h, w),), (t, h, w), None if keep_frames is None else keep_frames * h * w
-        )
+        keep = None if keep_frames is None else keep_frames * h * w
+        return self._stream((Cells(tuple(range(t)), h, w),), (t, h, w), keep)
 
     def _patch_grid(self, latent_shape: Sequence[int]) -> Grid:
         t, h, w = (size // part for size, part in zip(latent_shape, self._config.patch_size, strict=True))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from actors.models import Denoiser, denoiser
+from gamecraft_core.base.messages import FloatArray
+from gamecraft_core.base.preset import Preset
 from gamecraft_core.families.guidance_split import GuidanceSplit
 from gamecraft_core.parallel.collective import Collective, Distributed, Solo
 from gamecraft_core.parallel.layout import SOLO, Layout
 from tests.fakes.gloo import run_ranks
+from tests.fakes.tiny_framepack import pack_preset, pack_start, section_order
 from tests.fakes.tiny_model import image_history, order, text, tiny_preset
 
 WORLDS = (2, 4)
@@ -20,8 +24,8 @@ FORWARD_ATOL = 1e-5
 CHUNK_ATOL = 1e-4
 
 
-def build(collective: Collective, layout: Layout) -> Denoiser:
-    return denoiser(tiny_preset(), torch.device("cpu"), collective, layout)
+def build(collective: Collective, layout: Layout, preset: Preset | None = None) -> Denoiser:
+    return denoiser(preset or tiny_preset(), torch.device("cpu"), collective, layout)
 
 
 def chunks(runner: Denoiser) -> dict[str, Tensor]:
@@ -36,15 +40,24 @@ def chunks(runner: Denoiser) -> dict[str, Tensor]:
     return results
 
 
+def sections(runner: Denoiser) -> dict[str, Tensor]:
+    """Two of FramePack's, the second after the first; each branch has a TeaCache of its own."""
+    made: list[FloatArray] = []
+    for index in range(2):
+        settings = section_order(index, guidance=2.0, steps=6, tea_cache=9.0)
+        made.append(runner.denoise(settings, text(), made[-1] if made else None, pack_start()))
+    return {"sections": torch.from_numpy(np.stack(made))}
+
+
 def on_a_rank(rank: int, world: int) -> dict[str, Tensor]:
     runner = build(Distributed(), Layout(world, split_guidance=True))
     assert isinstance(runner, GuidanceSplit)
-    return chunks(runner)
+    return chunks(runner) | sections(build(Distributed(), Layout(world, split_guidance=True), pack_preset()))
 
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Tensor]:
-    return chunks(build(Solo(), SOLO))
+    return chunks(build(Solo(), SOLO)) | sections(build(Solo(), SOLO, pack_preset()))
 
 
 @pytest.mark.parametrize("world", WORLDS)

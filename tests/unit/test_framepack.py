@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from gamecraft_core.base.messages import EncodeOrder, FloatArray, StartPayload
 from gamecraft_core.base.preset import VaeConfig, VisionConfig
 from gamecraft_core.base.spec import Start
 from gamecraft_core.dit.embed import CoarseEmbed
+from gamecraft_core.dit.offload import offload
 from gamecraft_core.dit.rope import Cells, cells_table, rope_table
 from gamecraft_core.dit.tea_cache import TeaCache, rescaled
 from gamecraft_core.families.framepack import FramePackDenoiser, build_model
@@ -42,14 +42,6 @@ SIGLIP: dict[str, int | float | str] = {
     "image_size": 28,
     "patch_size": 14,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(
@@ -208,6 +200,16 @@ def test_tea_cache_leaves_blocks_out_and_none_where_it_may_not(guidance: float) 
         np.testing.assert_array_equal(made(tea_cache=9.0, **settings), skipping)
     finally:
         counted.remove()
+
+
+@pytest.mark.parametrize("what", ["modulation", "blocks"])
+def test_low_memory_makes_the_same_bits(what: Literal["modulation", "blocks"]) -> None:
+    """Blocks that TeaCache leaves out do not upset the ring in which they come."""
+    model = pack_model(pack_preset())
+    offload(model, what, CPU)
+    order = section_order(steps=6, tea_cache=9.0)
+    found = FramePackDenoiser(pack_preset(), model, Solo()).denoise(order, text(), None, pack_start())
+    np.testing.assert_array_equal(found, made(steps=6, tea_cache=9.0))
 
 
 def test_tea_cache_decides_by_the_sum_of_estimated_changes() -> None:

@@ -141,6 +141,14 @@ def test_cover_crop_keeps_the_centre() -> None:
     assert np.array_equal(cover_crop(wide, 40, 60), scene())
 
 
+def test_lanczos_sizes_are_rounded_so_that_nothing_stays_black() -> None:
+    white = np.full((552, 960, 3), 255, np.uint8)
+    assert (cover_crop(white, 704, 1216, "lanczos") == 255).all()
+    wide = np.kron(np.eye(40, 100, dtype=np.uint8)[..., None], np.full((1, 1, 3), 255, np.uint8))
+    sharp, soft = (cover_crop(wide, 20, 30, scaling).astype(int) for scaling in ("lanczos", "bilinear"))
+    assert sharp.max() > soft.max()
+
+
 def test_a_size_that_comes_out_one_pixel_short_is_padded_black_below() -> None:
     white = np.full((552, 960, 3), 255, np.uint8)
     pixels = cover_crop(white, 704, 1216)

@@ -82,6 +82,13 @@ PICTURES = {form: picture(form) for form in FORMATS} | {
 }
 
 
+def test_an_image_is_scaled_as_asked(sandbox: Sandbox) -> None:
+    data = PICTURES["turned"]
+    found = sandbox.image(data, *SIZE, scaling="lanczos")
+    assert np.array_equal(found, cover_crop(read_image(data, max_pixels=9000), *SIZE, "lanczos"))
+    assert not np.array_equal(found, sandbox.image(data, *SIZE))
+
+
 @pytest.mark.parametrize("kind", PICTURES)
 def test_an_image_comes_out_as_if_decoded_here(sandbox: Sandbox, kind: str) -> None:
     data = PICTURES[kind]
