@@ -129,9 +129,9 @@ class Denoiser(ABC, Generic[Model]):
         schedule = self._schedule(order)
         timesteps = tuple(map(float, schedule.timesteps))
         across = self._across if is_guided(order.guidance) else None
-        noisy = self._tensor(noise)
-        stream, tokens_at = self._laid_out(order, history, start, torch.zeros_like(noisy))
+        stream, embed = self._laid_out(order, history, start, (new, height, width))
         branches = self.branches(order, text, stream, timesteps, only=None if across is None else across.rank)
+        noisy, tokens_at = self._tensor(noise), embed()  # after the branches, which for a moment need much memory
         sight = self._sight(start)
         for branch in branches:
             branch.sight = sight
@@ -180,13 +180,16 @@ class Denoiser(ABC, Generic[Model]):
         return euler_steps(schedule)
 
     def _laid_out(
-        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, blank: Tensor
-    ) -> tuple[Stream, TokensAt]:
-        """The chunk's stream, and what makes tokens of latents like ``blank``, the zeros in their place."""
-        past = self._tensor(history)
-        frames, (new, height, width) = past.shape[1], blank.shape[1:]
-        stream = self.stream((frames + new, height, width), keep_frames=frames)
-        return stream, self._patches(past, blank, stream)
+        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, new: Grid
+    ) -> tuple[Stream, Callable[[], TokensAt]]:
+        """The chunk's stream, and what embeds all but its ``new`` latents (T, h, w), with zeros in their place."""
+        frames = history.shape[1]
+        stream = self.stream((frames + new[0], *new[1:]), keep_frames=frames)
+        return stream, lambda: self._patches(self._tensor(history), self._blank(new), stream)
+
+    def _blank(self, size: Grid) -> Tensor:
+        """Zeros in place of latents (T, h, w)."""
+        return torch.zeros(self._config.out_channels, *size, device=self.model.device)
 
     def _patches(self, past: Tensor, blank: Tensor, stream: Stream) -> TokensAt:
         """What makes tokens of latents like ``blank`` after ``past``."""

@@ -7,7 +7,7 @@ goes before the text. A section continues from the payload of the one before, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -76,13 +76,14 @@ class FramePackDenoiser(Denoiser[FramePack]):
         return UniPc(schedule.sigmas)
 
     def _laid_out(
-        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, blank: Tensor
-    ) -> tuple[Stream, TokensAt]:
-        window, past = blank.shape[1], history if order.index else None
+        self, order: DenoiseOrder, history: FloatArray, start: StartPayload | None, new: Grid
+    ) -> tuple[Stream, Callable[[], TokensAt]]:
+        window, past = new[0], history if order.index else None
         shown = clean_inputs(self._video.layout, window, order.index, order.chunks, past, _given(start).latents)
         at = shown.indices
         parts = [(shown.far, at.far, 4), (shown.middle, at.middle, 2), (shown.near, at.near, 1)]
-        return self.packed(blank, at.window, parts)
+        stream, tokens_at = self.packed(self._blank(new), at.window, parts)
+        return stream, lambda: tokens_at
 
     def packed(
         self, blank: Tensor, times: Sequence[int], shown: Sequence[Shown], *, every_row: bool = False
