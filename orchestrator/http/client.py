@@ -86,7 +86,7 @@ class AsyncClient:
             raise BadInput("a session begins from one start, not 2", field="image", remedy=remedy)
         kind, start = ("image", image) if video is None else ("video", video)
         cells = {"prompt": prompt, **{key: value for key, value in settings.items() if value is not None}}
-        if start is None or isinstance(start, str) and "://" in start:
+        if start is None or (isinstance(start, str) and "://" in start):
             return await self._json("POST", "/v1/sessions", json=cells if start is None else {**cells, kind: start})
         data = start if isinstance(start, bytes) else await asyncio.to_thread(Path(start).read_bytes)
         fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in cells.items()}

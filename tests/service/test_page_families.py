@@ -19,7 +19,7 @@ from tests.fakes.studio import Studio, preset
 from tests.fakes.web import Web, quick, served
 from tests.servers.browser import Browser, Page
 from tests.service.test_page_ways import GREY, SEEN, WITHOUT_MSE
-from tests.service.walking import ARTIFACTS, PAINTED, SHOWN, TIME, begin, choose, text
+from tests.service.walking import ARTIFACTS, PAINTED, SHOWN, TIME, begin, text
 
 pytestmark = pytest.mark.service
 
@@ -104,7 +104,7 @@ def test_the_end_is_made_first_and_the_page_says_so(chromium: Browser, web: Web)
         assert page.run(SHOWN) == 0
         page.screenshot(ARTIFACTS / "page-inverted.png")
         page.reload()
-        page.until(f"document.getElementById('status')?.textContent.includes('from its end back')")
+        page.until("document.getElementById('status')?.textContent.includes('from its end back')")
         facts = kept(page)
         assert (facts.frames, facts.fps, facts.monotonic) == (FRAMES, 30, True)
         assert page.run("document.getElementById('preview').hidden")
