@@ -25,7 +25,7 @@ def strip(frames: npt.NDArray[np.uint8]) -> bytes:
 
 
 def singles(mp4: bytes, longest: int) -> list[tuple[int, bytes]]:
-    """Every frame of our own ``mp4``: its number in the session, and a JPEG whose sides have ``longest`` pixels at most."""
+    """Every frame of our own ``mp4``: its number in the session, and a JPEG with sides of ``longest`` at most."""
     import av
     from PIL import Image
 

@@ -1,7 +1,7 @@
 """What a chunk will look like, shown while it is still to be decoded: decode lanes make it from the latents in no time.
 
-Only for sessions that somebody watches, not for those of the batch class; a lane that nobody watches never learns how. A
-preview is dropped where it comes too late, and nothing waits for one.
+Not for sessions of the batch class, which nobody watches. A preview is dropped where it comes too late, and nothing
+waits for one.
 """
 
 from __future__ import annotations

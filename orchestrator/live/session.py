@@ -84,7 +84,7 @@ class Live:
         places = {self.place(index) for index in range(count)}
         reached = next(place for place in range(count + 1) if place not in places)
         self.shown = reached if shown is None else min(shown, reached)
-        self.ready |= {place for place in places if place > reached}
+        self.ready = {place for place in places if place > reached}
 
     def keys(self) -> tuple[str, ...]:
         """Of all chunks that may be durable, in order."""

@@ -84,7 +84,7 @@ def test_a_walk_goes_on_from_a_video(web: Web, client: Client) -> None:
 
 @pytest.mark.parametrize("starts", [{}, {"image": picture(), "video": b"clip"}])
 def test_a_session_begins_from_one_start(client: Client, starts: dict[str, bytes]) -> None:
-    with pytest.raises((BadInput, ServiceError), match="a session (begins|starts) from") as refused:
+    with pytest.raises((BadInput, ServiceError), match=r"a session (begins|starts) from") as refused:
         client.create("x", **starts)
     assert refused.value.field == "image"
     assert "video" in str(refused.value)

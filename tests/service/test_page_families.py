@@ -1,4 +1,4 @@
-"""The page with models of every family: it asks for what each begins from, and says when a video's end is made first."""
+"""The page with models of every family: it asks for what each takes, and says when a video's end is made first."""
 
 from __future__ import annotations
 
@@ -53,10 +53,8 @@ def web() -> Iterator[Web]:
 def pick(page: Page, model: str) -> dict[str, Any]:
     """Choose a model; what the form asks for then."""
     page.until(f"document.getElementById('preset').options.length === {len(NAMES)}")
-    page.run(
-        f"(({{ style }}, box) => {{ box.value = '{model}'; box.dispatchEvent(new Event('change')); }})"
-        "(document.body, document.getElementById('preset'))"
-    )
+    page.run(f"document.getElementById('preset').value = '{model}'")
+    page.run("document.getElementById('preset').dispatchEvent(new Event('change'))")
     ids = ("drop", "keys", "lengthfield")
     asked: dict[str, Any] = {each: page.run(f"!document.getElementById('{each}').hidden") for each in ids}
     return asked | {text(page, "lengthname"): page.run("document.getElementById('length').value")}

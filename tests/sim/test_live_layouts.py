@@ -251,3 +251,32 @@ def test_too_many_sections_are_refused_by_what_asked_for_them(store: Store) -> N
         assert (refused.value.field, refused.value.remedy) == ("seconds", "ask for 4 at most")
 
     run(studio(store, service=ServiceLimits(max_chunks=4)), play)
+
+
+def test_a_section_that_does_not_fit_any_more_is_not_shown_before_it_is_made_again(store: Store) -> None:
+    """It was durable, is damaged now, and the one after it is decoded first."""
+    names: list[str] = []
+
+    def behaviour(order: Order) -> float:
+        return 30.0 if isinstance(order, DecodeOrder) and order.index == 1 else usual(order)
+
+    async def first() -> None:
+        world = studio(store)
+        await world.start()
+        names.append(await begin(world, "tiny-framepack"))
+        for _ in range(2):
+            await until(world, names[0], "stored")
+        await world.kill()
+
+    async def second() -> None:
+        world = studio(store, behaviour=behaviour, stages=("text", "encode", "denoise", "decode", "decode", "write"))
+        await world.start()
+        heard = await watched(world, names[0])
+        lanes = {event["chunk"]: event.get("lane") for event, _ in heard if event["type"] == "decoded"}
+        assert None not in (lanes[1], lanes[2]), "both were decoded when they were shown"
+        await world.stop()
+
+    virtual_time.run(first())
+    *_, last = sorted(key for key in store.list("_staging") if names[0] in key)
+    store.put(last, b"torn")
+    virtual_time.run(second())
