@@ -34,7 +34,7 @@ def singles(mp4: bytes, longest: int) -> list[tuple[int, bytes]]:
         for frame in container.decode(container.streams.video[0]):
             picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
             picture.thumbnail((longest, longest))
-            pictures.append((frame.pts // TICKS_PER_FRAME, _bytes(picture)))
+            pictures.append(((frame.pts or 0) // TICKS_PER_FRAME, _bytes(picture)))
     return pictures
 
 

@@ -87,7 +87,7 @@ def test_a_video_is_about_as_long_as_asked(
     fps = preset(model or NAMES[0]).video.fps
     assert (video["model"], video["seconds"]) == (model or NAMES[0], f"{frames / fps:g}")
     facts = probe(committed(client, video["id"]))
-    assert (facts.frames, facts.fps, facts.monotonic) == (frames, fps, True)
+    assert (facts.frames, float(facts.fps), facts.monotonic) == (frames, fps, True)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_the_end_is_made_first_and_the_page_says_so(chromium: Browser, web: Web)
         page.reload()
         page.until("document.getElementById('status')?.textContent.includes('from its end back')")
         facts = kept(page)
-        assert (facts.frames, facts.fps, facts.monotonic) == (FRAMES, 30, True)
+        assert (facts.frames, float(facts.fps), facts.monotonic) == (FRAMES, 30.0, True)
         assert page.run("document.getElementById('preview').hidden")
         assert page.run(SHOWN) == 3
         assert page.run(PAINTED) == ["denoise", "decode", "write"]
