@@ -16,6 +16,9 @@ from gamecraft_core.footprint.vision import image_tokens
 from gamecraft_core.timeline.frames import SPATIAL_RATIO, clip_latents
 from gamecraft_core.timeline.spans import Span, span
 
+#: Index and chunks of a session whose chunk in the middle has two before it and two after it.
+MIDDLE, MANY = 2, 5
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -89,14 +92,14 @@ class FamilyWork:
         """Memory that a branch of guidance keeps for itself beside the prompt's tables, of ``local`` tokens."""
         return 0
 
-    def place(self, *, continuing: bool, chunks: int = 3) -> tuple[int, int]:
-        """(index, of how many) of the chunk that stands for a session's first, or for all that continue it.
+    def place(self, *, continuing: bool, chunks: int = MANY) -> tuple[int, int]:
+        """(index, of how many) of the chunk that stands for the first of ``chunks``, or for all that continue it.
 
         That is one in the middle: the last chunk of an overlapping layout settles more than others.
         """
         if chunks == 1 or not self.continues:
             return 0, 1
-        return int(continuing), max(chunks, 3)
+        return MIDDLE if continuing else 0, MANY
 
     def settled(self, index: int, chunks: int) -> int:
         """Pixel frames that chunk ``index`` of ``chunks`` settles."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.costs.chunk import chunk_work
-from gamecraft_core.costs.family import FamilyWork, family_work
+from gamecraft_core.costs.family import MANY, FamilyWork, family_work
 from gamecraft_core.costs.figure import Figure
 from gamecraft_core.costs.hardware import (
     Card,
@@ -51,7 +51,7 @@ class StageCosts:
     block_bytes: int = 0
     measured: dict[str, float] = field(default_factory=dict)
     hardware: str = ""
-    chunks: int = 3
+    chunks: int = MANY
 
     @cached_property
     def family(self) -> FamilyWork:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 from gamecraft_core.base.preset import Preset, VaeConfig
-from gamecraft_core.costs.family import family_work
+from gamecraft_core.costs.family import MANY, family_work
 from gamecraft_core.costs.work import Work
 from gamecraft_core.timeline.spans import Span
 from gamecraft_core.vae.model import Factor, down_factors, up_factors
@@ -15,7 +15,7 @@ from gamecraft_core.vae.tiling import Seam, Tiling, windows
 Size = tuple[int, int, int]
 
 
-def decode_work(preset: Preset, devices: int = 1, *, continuing: bool = True, chunks: int = 3) -> Work:
+def decode_work(preset: Preset, devices: int = 1, *, continuing: bool = True, chunks: int = MANY) -> Work:
     """What settling a chunk of a session of ``chunks`` decodes; with several ``devices``, the busiest of them.
 
     It gets one tile in so many, of each piece.

@@ -21,6 +21,7 @@ from gamecraft_core.costs.family import family_work
 from gamecraft_core.families.framepack import FramePackDenoiser
 from gamecraft_core.footprint import sample
 from gamecraft_core.parallel.collective import Solo
+from gamecraft_core.timeline.frames import SPATIAL_RATIO
 from gamecraft_core.timeline.sections import carried, section_count, window_of
 from jobs.config import load_preset
 from tests.bench.harness import Bench, timed
@@ -63,12 +64,12 @@ def tokens(bench: Bench, tiny: Preset, real: Preset) -> None:
     counted = []
     start = StartPayload(sample.latents(real, 1), np.zeros((1, tiny.dit.image_dim), np.float32))
     window = window_of(real.video.chunk_frames)
-    blank = torch.from_numpy(np.zeros_like(sample.latents(real, window)))
+    size = (window, real.video.height // SPATIAL_RATIO, real.video.width // SPATIAL_RATIO)
     for seconds in LENGTHS:
         sections = section_count(seconds, real.video.chunk_frames, real.video.fps)
         for index in sorted({0, 1, sections // 2, sections - 1}):
             order = replace(sample.order(real, continuing=False), index=index, chunks=sections)
-            stream, _ = denoiser._laid_out(order, sample.latents(real, carried(window)), start, blank)
+            stream, _ = denoiser._laid_out(order, sample.latents(real, carried(window)), start, size)
             counted.append(stream.shard.total)
     bench.figure("framepack_video_tokens_a_section", max(counted), "tokens", goal=TOKENS)
     bench.figure("framepack_video_tokens_most_over_least", max(counted) / min(counted), "x", goal=1.0)
