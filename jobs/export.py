@@ -52,7 +52,8 @@ def _export(arguments: argparse.Namespace) -> int:
     to = arguments.to or f"{arguments.out.rstrip('/')}-{arguments.format}"
     target = open_store(to, options)
     done = export(open_store(arguments.out, options), target, arguments.format, arguments.size)
-    left_out = f"; {done.left_out} of other sizes left out" if done.left_out else ""
+    why = "of other sizes" + (" or without a camera" if arguments.format == "lerobot" else "")
+    left_out = f"; {done.left_out} {why} left out" if done.left_out else ""
     print(f"{done.sessions} sessions, {done.frames} frames as {arguments.format} at {target.root}{left_out}")
     return Exit.ALL_COMMITTED
 

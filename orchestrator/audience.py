@@ -9,6 +9,15 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from gamecraft_core.base.spec import SessionSpec
+
+
+def played_by(spec: SessionSpec, index: int) -> float:
+    """Seconds of video that chunk ``index`` lets play: made from the end, none before the beginning is there."""
+    if spec.layout != "inverted":
+        return spec.chunk_frames / spec.fps
+    return spec.num_frames / spec.fps if index + 1 == spec.num_chunks else 0.0
+
 
 class Shown(NamedTuple):
     """``waited`` from an accepted control to its chunk; ``stalled`` of it, after what was there had been played."""

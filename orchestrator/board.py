@@ -208,20 +208,20 @@ class Board:
 
     def _restored(self, session: Session, receipt: Receipt, ref: Ref, now: float) -> list[Task]:
         records = [ChunkRecord(**fields) for fields in receipt.facts["chunks"]]
-        begins = not records or session.spec.keeps_start
-        encode = [self._task("encode", session, 0, now)] if begins and session.spec.start.kind != "none" else []
-        if not records:
-            session.started = not encode
-            return [*encode, *self._release_denoise(session, now)]
         for record in records:
             session.chunks[record.index] = Chunk(sp_degree=record.sp_degree, record=record)
-        count = len(records)
-        session.released = session.denoised = session.written = count
-        session.base -= count  # its next chunk is as urgent as a newcomer's first
-        session.sp_degree = records[-1].sp_degree
-        session.history, session.started = ref, not encode
-        self._hold(session, count - 1, receipt)
-        return [*encode, *self._release_denoise(session, now), *self._complete(session, now)]
+        if count := len(records):
+            session.released = session.denoised = session.written = count
+            session.base -= count  # its next chunk is as urgent as a newcomer's first
+            session.sp_degree = records[-1].sp_degree
+            session.history = ref
+            self._hold(session, count - 1, receipt)
+            if complete := self._complete(session, now):
+                return complete
+        begins = not count or session.spec.keeps_start
+        encode = [self._task("encode", session, 0, now)] if begins and session.spec.start.kind != "none" else []
+        session.started = not encode
+        return [*encode, *self._release_denoise(session, now)]
 
     def _encoded(self, session: Session, receipt: Receipt, ref: Ref, queued: float, now: float) -> list[Task]:
         session.text_receipt = receipt

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from gamecraft_core.base.errors import Cancelled, FramelaneError
 from gamecraft_core.base.messages import STAGES, Receipt, Stage
 from gamecraft_core.base.spec import SessionSpec
-from orchestrator.audience import Viewer
+from orchestrator.audience import Viewer, played_by
 from orchestrator.engine import Engine
 from orchestrator.instruments import METRICS as METRICS
 from orchestrator.instruments import REASONS, Instruments, Refused
@@ -149,9 +149,9 @@ class Metrics(Listener):
 
     def decoded(self, spec: SessionSpec, index: int, fragment: Ref, now: float) -> None:
         session = self._sessions.get(spec.session_id)
-        if session is None or session.viewer is None:
+        seconds = played_by(spec, index)
+        if session is None or session.viewer is None or not seconds:
             return
-        seconds = spec.chunk_frames / spec.fps
         if shown := session.viewer.sees(index, seconds, now):
             self._metrics.histogram("action_to_frame_seconds").observe(shown.waited)
             self._live_seconds += seconds

@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 @dataclass(slots=True)
 class Exported:
-    """What an export wrote, and how many sessions it left out because of their size."""
+    """What an export wrote, and how many sessions it left out: of another size, or without what the form needs."""
 
     sessions: int = 0
     frames: int = 0
@@ -33,10 +33,14 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The committed sessions of ``store``; with ``size`` (height, width) only those of that size."""
+    """The committed sessions of ``store``; with ``size`` (height, width) only those of that size.
+
+    ``filmed``: only those with a camera for every frame.
+    """
 
     store: Store
     size: Size | None = None
+    filmed: bool = False
     done: Exported = field(default_factory=Exported)
 
     def shards(self) -> Iterator[pa.Table]:
@@ -48,6 +52,8 @@ class Source:
                 table = table.filter(
                     (pa.compute.field("height") == self.size[0]) & (pa.compute.field("width") == self.size[1])
                 )
+            if self.filmed:
+                table = table.filter(pa.compute.greater(pa.compute.list_value_length(table["camera_to_world"]), 0))
             self.done.left_out += rows - table.num_rows
             if table.num_rows:
                 self.done.sessions += table.num_rows
@@ -70,11 +76,9 @@ def export(source: Store, target: Store, form: str, size: Size | None = None) ->
     }
     if next(iter(target.list("")), None) is not None:
         raise UsageError(f"{target.root} is not empty", field="to", remedy="choose another target, or empty it")
-    sessions = Source(source, size)
+    sessions = Source(source, size, filmed=form == "lerobot")
     writers[form](sessions, target)
     if not sessions.done.sessions:
-        what = f"of {size[0]}x{size[1]} " if size else ""
-        raise UsageError(
-            f"{source.root} has no published session {what}".rstrip(), field="out", remedy="name a run's output"
-        )
+        what = (f" of {size[0]}x{size[1]}" if size else "") + (" with a camera" if sessions.filmed else "")
+        raise UsageError(f"{source.root} has no published session{what}", field="out", remedy="name a run's output")
     return sessions.done

@@ -2,7 +2,7 @@
 
 ``observation.state`` is the camera (the 3x4 camera-to-world matrix, row by row), ``action`` the keys held (0 or 1) and
 the degrees turned in a frame. Every episode has a video file of its own, which the format allows. A dataset has one
-frame rate and one size; an output with several is exported size by size.
+frame rate and one size; an output with several is exported size by size. Sessions without a camera are left out.
 """
 
 from __future__ import annotations

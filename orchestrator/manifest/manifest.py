@@ -59,6 +59,9 @@ class _Unseen(Sources):
     def check_video(self, uri: str, field: str) -> None:
         pass
 
+    def image_size(self, uri: str, field: str) -> None:
+        pass
+
 
 class Manifest:
     """The rows of ``uri``, validated against ``presets``. ``options``: see ``S3Options``."""

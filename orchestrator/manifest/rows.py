@@ -18,11 +18,12 @@ from gamecraft_core.base.preset import Preset
 from gamecraft_core.base.redact import redact
 from gamecraft_core.base.spec import Control, Priority, SessionSpec, Start
 from gamecraft_core.timeline.frames import Compression, check_session_compression
+from gamecraft_core.timeline.sections import nearest_bucket
 from orchestrator.manifest import copies
 from orchestrator.manifest.actions import FIELD as ACTIONS_FIELD
 from orchestrator.manifest.fields import Fields, meant, shown
 from orchestrator.manifest.lengths import check_length, read_length
-from orchestrator.manifest.sizes import read_size, size_problem, usual_shift
+from orchestrator.manifest.sizes import Size, read_size, size_problem, usual_shift
 from orchestrator.manifest.sources import Sources
 
 COLUMNS = (
@@ -132,8 +133,8 @@ class RowReader:
         family = family_of(preset.family)
         written, start = self._start(fields, family)
         sampling, video = preset.sampling, preset.video
-        seen = self._sources.image_size(start.uri, "image") if video.bucket and start.uri else None
-        size = read_size(fields, preset, seen)
+        asked = read_size(fields, preset)
+        size = self._shaped(fields, preset, start, asked)
         controls, chunk_frames = read_length(fields, preset, family, size, self._sources.pose_rows)
         settings: dict[str, Any] = {
             "preset": preset.name,
@@ -152,7 +153,10 @@ class RowReader:
         priority = fields.choice("priority", "batch", PRIORITIES, "priority")
         tenant = _identifier(fields, "tenant", "default")
         if not session_id and not fields.problems:
-            session_id = _derived_id({**settings, **more}, start.kind, written, controls)
+            # Without what follows from the image's shape: the id is the same when the image is gone.
+            shift = fields.number("shift", usual_shift(preset, asked), 0.0, MAX_SHIFT)
+            row_says = {**settings, **more, "height": asked[0], "width": asked[1], "shift": shift}
+            session_id = _derived_id(row_says, start.kind, written, controls)
         return SessionSpec(
             session_id=session_id,
             start=start,
@@ -186,6 +190,21 @@ class RowReader:
                 fields.caught(error, kind)
                 uri = ""
         return path, Start(kind, uri)
+
+    def _shaped(self, fields: Fields, preset: Preset, start: Start, asked: Size) -> Size:
+        """The size: where the row gives none and the preset has buckets, the one nearest in shape to the image."""
+        bucket = preset.video.bucket
+        if not bucket or start.kind != "image" or not start.uri or fields.has("height") or fields.has("width"):
+            return asked
+        try:
+            seen = self._sources.image_size(start.uri, "image")
+        except BadInput as error:  # it was there when its row was checked
+            fields.caught(error, "image")
+            return asked
+        size = nearest_bucket(*seen, bucket) if seen else asked
+        if problem := size_problem(*size, preset.video.max_pixels):
+            fields.refuse(*problem)
+        return size
 
 
 def _wrong_start(given: Sequence[str], allowed: Sequence[str]) -> tuple[str, str]:

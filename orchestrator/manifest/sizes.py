@@ -5,7 +5,7 @@ from __future__ import annotations
 from gamecraft_core.base.preset import Preset
 from gamecraft_core.timeline.frames import SPATIAL_RATIO
 from gamecraft_core.timeline.schedule import shift_of_tokens
-from gamecraft_core.timeline.sections import nearest_bucket, video_tokens, window_of
+from gamecraft_core.timeline.sections import video_tokens, window_of
 from orchestrator.manifest.fields import Fields
 
 #: Pixels a side must be a multiple of: the VAE's 8 times the transformer's patch of 2.
@@ -15,15 +15,12 @@ MAX_SIDE = 8192
 Size = tuple[int, int]
 
 
-def read_size(fields: Fields, preset: Preset, image: Size | None) -> Size:
-    """(height, width): as the row says, or the preset's, or its bucket that is nearest in shape to the ``image``."""
+def read_size(fields: Fields, preset: Preset) -> Size:
+    """(height, width): as the row says, or the preset's."""
     noted = len(fields.problems)
     video = preset.video
-    usual = (video.height, video.width)
-    if video.bucket and image and not (fields.has("height") or fields.has("width")):
-        usual = nearest_bucket(*image, video.bucket)
-    height = fields.integer("height", usual[0], SIZE_STEP, MAX_SIDE)
-    width = fields.integer("width", usual[1], SIZE_STEP, MAX_SIDE)
+    height = fields.integer("height", video.height, SIZE_STEP, MAX_SIDE)
+    width = fields.integer("width", video.width, SIZE_STEP, MAX_SIDE)
     problem = size_problem(height, width, video.max_pixels)
     if problem and len(fields.problems) == noted:
         fields.refuse(*problem)

@@ -54,8 +54,8 @@ class Sources:
         """Refuse an image that is missing, too large, or has an unreadable header."""
         self._looked.once(uri, field, lambda: self.image_size(uri, field))
 
-    def image_size(self, uri: str, field: str) -> tuple[int, int]:
-        """(height, width) of an image as it is displayed."""
+    def image_size(self, uri: str, field: str) -> tuple[int, int] | None:
+        """(height, width) of an image as it is displayed; None where nobody looks."""
         return _guarded(lambda: self._size_once(uri), uri, field)
 
     def check_video(self, uri: str, field: str) -> None:

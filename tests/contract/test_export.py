@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gamecraft_core.base.spec import ActionControl
+from gamecraft_core.base.spec import ActionControl, NoControl, Start
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import export_webdataset
 from gamecraft_core.dataset.commit import commit_session
@@ -181,9 +181,26 @@ def test_lerobot_takes_one_size_at_a_time(tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "all/meta/info.json").exists()
     assert export.main([*command, str(tmp_path / "small"), "--size", "32x48"]) == 0
     assert "2 sessions, 66 frames" in (said := capsys.readouterr().out)
-    assert "1 of other sizes left out" in said
+    assert "1 of other sizes or without a camera left out" in said
     assert export.main([*command, str(tmp_path / "none"), "--size", "16x16"]) == 2
     assert "no published session of 16x16" in capsys.readouterr().err
+
+
+def test_sessions_without_a_camera_are_exported_but_for_lerobot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = {"chunks": 1, "controls": (NoControl(),), "start": Start("none", "")}
+    output(open_store(str(tmp_path / "out")), {"whole": whole, "walk": {"chunks": 1}})
+    output(open_store(str(tmp_path / "wholes")), {"whole": whole})
+    for form, sessions in (("videofolder", 2), ("webdataset", 2), ("lerobot", 1)):
+        assert export.main([str(tmp_path / "out"), "--format", form, "--to", str(tmp_path / form)]) == 0
+        said = capsys.readouterr().out
+        assert f"{sessions} sessions, {33 * sessions} frames" in said
+        assert ("1 of other sizes or without a camera left out" in said) == (form == "lerobot")
+    (sample, _) = read_webdataset([str(tmp_path / "webdataset/train-000000.tar")])
+    assert (sample["json"]["session_id"], len(sample["camera_to_world.npy"])) == ("whole", 0)
+    assert export.main([str(tmp_path / "wholes"), "--format", "lerobot", "--to", str(tmp_path / "none")]) == 2
+    assert "no published session with a camera" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_refused(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

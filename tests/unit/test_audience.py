@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from gamecraft_core.base.spec import Layout
 from orchestrator.audience import Shown, Viewer
+from orchestrator.census import Census
+from orchestrator.limits import Limits
+from orchestrator.metrics import Metrics
+from orchestrator.scheduler import Scheduler
+from tests.fakes.sessions import session
 
 SECONDS = 2.0
 
@@ -49,3 +57,20 @@ def test_memory_is_what_waits() -> None:
         viewer.asks(1, float(number))
         viewer.sees(number, SECONDS, number + 0.5)
     assert len(viewer._asked) <= 2
+
+
+@pytest.mark.parametrize(
+    ("layout", "played", "waited"), [("forward", 3 * 36 / 30, 10.0 + 10.0 + 10.0), ("inverted", 109 / 30, 30.0)]
+)
+def test_a_video_made_from_its_end_is_seen_when_its_beginning_is_there(
+    layout: Layout, played: float, waited: float
+) -> None:
+    metrics = Metrics([], Scheduler(Limits(), Census()), 0.0)
+    spec = session("a", chunks=3, chunk_frames=36, fps=30, layout=layout, priority="interactive")
+    metrics.admitted(spec, 0.0)
+    for index in range(3):
+        metrics.decoded(spec, index, None, 10.0 * (index + 1))
+    sample = metrics.registry.get_sample_value
+    assert sample("gamecraft_live_video_seconds_total") == pytest.approx(played)
+    assert sample("gamecraft_action_to_frame_seconds_sum") == waited
+    assert sample("gamecraft_stalls_total") == (2 if layout == "forward" else 0)

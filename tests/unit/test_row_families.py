@@ -105,6 +105,46 @@ def test_several_videos_of_a_row_have_their_own_seeds_ids_and_numbers(tmp_path: 
     assert [row.session_id for row in again][:5] == names
 
 
+def with_buckets() -> dict[str, Preset]:
+    """A preset of sizes around 64 x 64."""
+    preset = PRESETS["tiny-framepack"]
+    return {preset.name: preset.model_copy(update={"video": preset.video.model_copy(update={"bucket": 64})})}
+
+
+def bucketed(tmp_path: Path) -> Manifest:
+    """Two rows with a wide image, of which the second says its size."""
+    rows = [{"prompt": "a", "image": "wide.png"}, {"prompt": "b", "image": "wide.png", "height": 64}]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    Image.new("RGB", (220, 100), "teal").save(tmp_path / "wide.png")
+    return Manifest(str(tmp_path / "m.jsonl"), with_buckets(), "tiny-framepack")
+
+
+def test_a_row_without_a_size_takes_the_bucket_nearest_to_its_image(tmp_path: Path) -> None:
+    made = list(bucketed(tmp_path).rows())
+    assert [(row.height, row.width) for row in made if isinstance(row, SessionSpec)] == [(48, 96), (64, 96)]
+
+
+def test_settled_rows_are_known_by_their_ids_when_their_images_are_gone(tmp_path: Path) -> None:
+    names = [row.session_id for row in bucketed(tmp_path).rows()]
+    manifest = bucketed(tmp_path)
+    (tmp_path / "wide.png").unlink()
+    again = list(manifest.rows(set(names)))
+    assert all(isinstance(row, SessionSpec) for row in again)
+    assert [row.session_id for row in again] == names
+
+
+def test_an_image_that_vanishes_after_its_check_is_an_error_of_its_row(tmp_path: Path) -> None:
+    class Vanishing(Sources):
+        def check_image(self, uri: str, field: str) -> None:
+            super().check_image(uri, field)
+            self._size_once.cache_clear()
+            (tmp_path / "wide.png").unlink(missing_ok=True)
+
+    bucketed(tmp_path)
+    reader = RowReader(with_buckets(), "tiny-framepack", Vanishing(file_uri(str(tmp_path))))
+    assert "does not exist" in problems(reader, image="wide.png")["image"]
+
+
 @pytest.mark.parametrize(
     ("name", "video", "field"),
     [
