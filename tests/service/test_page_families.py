@@ -129,6 +129,8 @@ def test_sections_of_unequal_length_are_drawn_in_their_time(chromium: Browser, w
 
 def test_a_token_shows_what_is_served(chromium: Browser) -> None:
     with served(studio, Rules(tokens={digest("secret-a"): "ann"})) as web, chromium.page(web.url) as page:
+        page.ask("Network.clearBrowserCookies")
+        page.reload()
         page.until("!document.getElementById('tokenfield').hidden")
         assert page.run("document.getElementById('presetfield').hidden")
         page.run("document.getElementById('token').value = 'secret-a'")

@@ -88,6 +88,8 @@ def test_a_token_opens_the_world_that_was_asked_for(chromium: Browser) -> None:
     enter = "document.getElementById('token').value = 'secret-a'"
     rules = Rules(tokens={digest("secret-a"): "ann"})
     with served(quick_studio, rules) as web, chromium.page(web.url) as page:
+        page.ask("Network.clearBrowserCookies")
+        page.reload()
         page.until(shown("tokenfield"))
         choose(page)
         page.run(enter)
