@@ -17,6 +17,7 @@ from actors.encode import EncodeActor
 from actors.fleet_spec import FleetSpec, GroupSpec, LaneSpec, Reservation
 from actors.text import TextActor
 from actors.write import WriteActor
+from gamecraft_core.base.family import family_of
 from gamecraft_core.base.messages import Stage
 from gamecraft_core.base.preset import Preset
 
@@ -91,7 +92,10 @@ def kinds(
     store_options: Mapping[str, Any],
     roles: Mapping[Stage, type],
 ) -> list[LaneKind]:
-    """Every kind of lane of a fleet. Denoise comes first, so that ranks, which need most of a GPU, find it."""
+    """Every kind of lane of a fleet. Denoise comes first, so that ranks, which need most of a GPU, find it.
+
+    A preset whose sessions begin from nothing has no lane to encode starts.
+    """
     options = dict(store_options)
     planned: list[LaneKind] = []
 
@@ -119,7 +123,8 @@ def kinds(
         plan("denoise", preset, spec.denoise)
     for preset in presets:
         plan("text", preset, [spec.text])
-        plan("encode", preset, [spec.encode])
+        if family_of(preset.family).starts != ("none",):
+            plan("encode", preset, [spec.encode])
         plan("decode", preset, [spec.decode])
     plan("write", None, [spec.write])
     return planned

@@ -98,10 +98,13 @@ def _rank_rows(preset: Preset) -> list[list[str]]:
 
 
 def _role_rows(preset: Preset) -> list[list[str]]:
+    from gamecraft_core.base.family import family_of
     from gamecraft_core.footprint.predict import decode_role, encode_role
     from gamecraft_core.footprint.text import text_role
 
-    roles = {"text": text_role(preset), "encode": encode_role(preset), "decode": decode_role(preset)}
+    roles = {"text": text_role(preset), "decode": decode_role(preset)}
+    if family_of(preset.family).starts != ("none",):
+        roles["encode"] = encode_role(preset)
     return [
         [preset.name, name, _size(role.weights), _size(role.activations), _size(role.total)]
         for name, role in roles.items()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gamecraft_core.media.fragment import TICKS_PER_FRAME
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -22,17 +24,17 @@ def strip(frames: npt.NDArray[np.uint8]) -> bytes:
     return _bytes(Image.fromarray(frames.transpose(1, 0, 2, 3).reshape(height, count * width, channels)))
 
 
-def singles(mp4: bytes, longest: int) -> list[bytes]:
-    """Every frame of our own ``mp4`` as a JPEG, scaled down so that no side has more than ``longest`` pixels."""
+def singles(mp4: bytes, longest: int) -> list[tuple[int, bytes]]:
+    """Every frame of our own ``mp4``: its number in the session, and a JPEG whose sides have ``longest`` pixels at most."""
     import av
     from PIL import Image
 
-    pictures = []
+    pictures: list[tuple[int, bytes]] = []
     with av.open(io.BytesIO(mp4), "r") as container:
         for frame in container.decode(container.streams.video[0]):
             picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
             picture.thumbnail((longest, longest))
-            pictures.append(_bytes(picture))
+            pictures.append((frame.pts // TICKS_PER_FRAME, _bytes(picture)))
     return pictures
 
 

@@ -77,15 +77,17 @@ class AsyncClient:
     async def create(
         self, prompt: str, *, image: Start | None = None, video: Start | None = None, **settings: Any
     ) -> dict[str, Any]:
-        """A new session from an image or a video: a file's path, its bytes, or a URI; ``settings`` as in the API."""
-        given = [(kind, start) for kind, start in (("image", image), ("video", video)) if start is not None]
-        if len(given) != 1:
+        """A new session from what its preset begins from; ``settings`` as in the API.
+
+        An image or a video is a file's path, its bytes, or a URI.
+        """
+        if image is not None and video is not None:
             remedy = "give an image or a video, and not both"
-            raise BadInput(f"a session begins from one start, not {len(given)}", field="image", remedy=remedy)
-        ((kind, start),) = given
+            raise BadInput("a session begins from one start, not 2", field="image", remedy=remedy)
+        kind, start = ("image", image) if video is None else ("video", video)
         cells = {"prompt": prompt, **{key: value for key, value in settings.items() if value is not None}}
-        if isinstance(start, str) and "://" in start:
-            return await self._json("POST", "/v1/sessions", json={**cells, kind: start})
+        if start is None or (isinstance(start, str) and "://" in start):
+            return await self._json("POST", "/v1/sessions", json=cells if start is None else {**cells, kind: start})
         data = start if isinstance(start, bytes) else await asyncio.to_thread(Path(start).read_bytes)
         fields = {key: value if isinstance(value, str) else json.dumps(value) for key, value in cells.items()}
         return await self._json("POST", "/v1/sessions", data=fields, files={kind: ("start", data)})

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from starlette.responses import StreamingResponse
 from starlette.types import Send
@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gamecraft_core.base.errors import FramelaneError, StoreUnavailable
 from gamecraft_core.media.jpeg import singles
 from orchestrator.http.answers import of_error
-from orchestrator.live.port import SETTLED, News, NotReady, Overloaded, Refused, Service
+from orchestrator.live.port import SETTLED, Conflict, News, NotReady, Overloaded, Refused, Service
 
 log = logging.getLogger("framelane.http")
 
@@ -29,6 +29,8 @@ log = logging.getLogger("framelane.http")
 _SILENCE_S = 15.0
 #: WebSocket's codes: normal; "come back", for the service restarts, or is not ready; and one of ours.
 _DONE, _RESTARTS, _LATER, _REFUSED = 1000, 1012, 1013, 4000
+
+Piece = TypeVar("Piece")
 
 #: What a chunk is sent as.
 Media = Literal["mp4", "jpeg"]
@@ -54,8 +56,8 @@ class Pictures:
         self._service = service
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def of(self, session_id: str, tenant: str, index: int) -> list[bytes]:
-        """One for each frame."""
+    async def of(self, session_id: str, tenant: str, index: int) -> list[tuple[int, bytes]]:
+        """One for each frame, and its number."""
         async with self._turn:
             init = await self._service.init(session_id, tenant)
             segment = await self._service.segment(session_id, tenant, index)
@@ -82,9 +84,12 @@ async def segments(service: Service, session_id: str, tenant: str, first: int) -
         news = await service.news(session_id, tenant, cursor)
         cursor, last = news.cursor, _last(news, last)
         while index < news.shown:
+            asked = service.segment(session_id, tenant, index)
+            if (data := await _standing(service, session_id, tenant, index, asked)) is None:
+                break
             if index == first:
                 yield (await service.init(session_id, tenant)).data
-            yield await service.segment(session_id, tenant, index)
+            yield data
             index += 1
         if news.over and last not in SETTLED:
             raise NotReady(f"chunk {index} comes after a restart", retry_after=_BACK_S)
@@ -146,24 +151,53 @@ async def _tell(
         for event in news.events:
             await socket.send_json(event)
         while index < news.shown:
-            if wish.media == "jpeg":
-                frames = await pictures.of(session_id, tenant, index)
-                data = b"".join(frames)
-                told = {"type": "frames", "chunk": index, "sizes": [len(frame) for frame in frames]}
-            else:
-                if index == wish.first:
-                    init = await service.init(session_id, tenant)
-                    await socket.send_json({"type": "init", "codec": init.codec, "bytes": len(init.data)})
-                    await socket.send_bytes(init.data)
-                data = await service.segment(session_id, tenant, index)
-                told = {"type": "segment", "chunk": index, "bytes": len(data)}
+            media = _frames if wish.media == "jpeg" else _segment
+            asked = media(service, pictures, session_id, tenant, index)
+            if (found := await _standing(service, session_id, tenant, index, asked)) is None:
+                break
+            if index == wish.first and wish.media == "mp4":
+                init = await service.init(session_id, tenant)
+                await socket.send_json({"type": "init", "codec": init.codec, "bytes": len(init.data)})
+                await socket.send_bytes(init.data)
+            told, data = found
             if data:  # a chunk that settles no frames has none
-                await socket.send_json(told)
+                await socket.send_json({**told, "chunk": index})
                 await socket.send_bytes(data)
             index += 1
         if news.over:  # maybe it was before, and the cursor is its last event's
             last = last or (await service.describe(session_id, tenant))["status"]
             return _DONE if last in SETTLED else _RESTARTS
+
+
+async def _frames(
+    service: Service, pictures: Pictures, session_id: str, tenant: str, index: int
+) -> tuple[dict[str, Any], bytes]:
+    """A chunk's pictures beside each other, and what is said of them: the first one's number, and their sizes."""
+    frames = await pictures.of(session_id, tenant, index)
+    told = {"type": "frames", "start": frames[0][0] if frames else 0, "sizes": [len(frame) for _, frame in frames]}
+    return told, b"".join(frame for _, frame in frames)
+
+
+async def _segment(
+    service: Service, pictures: Pictures, session_id: str, tenant: str, index: int
+) -> tuple[dict[str, Any], bytes]:
+    data = await service.segment(session_id, tenant, index)
+    return {"type": "segment", "bytes": len(data)}, data
+
+
+async def _standing(
+    service: Service, session_id: str, tenant: str, index: int, asked: Awaitable[Piece]
+) -> Piece | None:
+    """What is ``asked`` of chunk ``index``; None where that is not shown any more, and will be again.
+
+    After a restart it may turn out that a durable chunk does not fit.
+    """
+    try:
+        return await asked
+    except Conflict:
+        if (await service.describe(session_id, tenant))["chunks"]["shown"] > index:
+            raise
+        return None
 
 
 def _last(news: News, before: str) -> str:

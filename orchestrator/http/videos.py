@@ -14,7 +14,7 @@ from orchestrator.http import downloads
 from orchestrator.http.answers import FILE, answers
 from orchestrator.http.bodies import Actions, Key, asked, description
 from orchestrator.http.sessions import tenant, traceparent
-from orchestrator.live.port import Conflict, Refused, Service
+from orchestrator.live.port import Conflict, Refused, Service, Upload
 from orchestrator.manifest.fields import as_number, shown
 
 _STATUS = {
@@ -55,11 +55,8 @@ def routes(service: Service) -> APIRouter:
         cells, whose, trace = _cells(given, service), tenant(request), traceparent(request)
         try:
             return _video(await service.create(cells, whose, upload, played=False, key=key, traceparent=trace))
-        except Refused as refused:
-            if refused.field != "image" or upload is not None:
-                raise
-            remedy = "upload an image as input_reference"
-            raise Refused("a video starts from an image", field="input_reference", remedy=remedy) from refused
+        except (Conflict, Refused) as error:
+            raise _by_our_names(error, given, upload) from error
 
     @router.get("", summary="Videos in the order of their creation", responses=answers(422, 503))
     async def listing(
@@ -111,6 +108,24 @@ def _cells(given: dict[str, Any], service: Service) -> dict[str, Any]:
     return lasting | cells
 
 
+def _by_our_names(error: Conflict | Refused, given: dict[str, Any], upload: Upload | None) -> Conflict | Refused:
+    """``error`` in the names that the caller knows."""
+
+    def ours(field: str, reason: str, remedy: str) -> tuple[str, str, str]:
+        if field == "image" and upload is None:
+            return "input_reference", "a video starts from an image", "upload an image as input_reference"
+        if field == "image":
+            return "input_reference", reason, remedy
+        if field in ("actions", "frames") and field not in given and "seconds" in given:
+            return "seconds", f"{given['seconds']} s: {reason}", f"ask for other seconds; of {field}: {remedy}"
+        return field, reason, remedy
+
+    if isinstance(error, Refused):
+        return Refused.of([ours(*each) for each in error.problems])
+    field, reason, remedy = ours(error.field, error.message, error.remedy)
+    return Conflict(reason, field=field, remedy=remedy)
+
+
 def _seconds(given: Any) -> float | None:
     length = None if given is None else as_number(given)
     if given is not None and (length is None or not 0 < length <= _MAX_SECONDS):
@@ -122,6 +137,7 @@ def _seconds(given: Any) -> float | None:
 def _video(session: dict[str, Any]) -> dict[str, Any]:
     """A session as these clients know it."""
     chunks, error = session["chunks"], session["error"]
+    made = max(chunks["shown"], chunks["durable"])  # where the end is made first nothing is shown for long
     done = session["status"] == "committed"
     seconds = session["frames"] / session["fps"]
     if session["status"] == "cancelled":
@@ -133,7 +149,7 @@ def _video(session: dict[str, Any]) -> dict[str, Any]:
         "status": _STATUS[session["status"]],
         "model": session["preset"],
         "prompt": session["prompt"],
-        "progress": 100 if done else 99 * chunks["shown"] // max(1, chunks["asked"]),
+        "progress": 100 if done else 99 * made // max(1, chunks["asked"]),
         "seconds": f"{seconds:g}",
         "size": f"{session['width']}x{session['height']}",
         "error": error and {"code": error["field"] or "failed", "message": error["reason"]},

@@ -120,7 +120,7 @@ class Archive:
 def restored(promise: Promise, keys: tuple[str, ...], now: float) -> Live:
     """The session of ``promise``, with the durable chunks among ``keys`` that no gap precedes."""
     live = Live(promise.spec, promise.created, Feed(first_number(now)), list(promise.spec.controls))
-    live.closed, live.key = promise.finish, promise.key
+    live.closed, live.key = promise.finish or not promise.spec.open, promise.key
     count = min(reach(keys), len(live.controls))
     for key in keys:
         if (named := layout.parse_chunk_key(key)) is not None and named.chunk < count:

@@ -113,7 +113,7 @@ class Desk:
     def lasting(self, preset: str, seconds: float | None) -> dict[str, Any]:
         """What to ask of ``preset`` (empty: of the default one) for a video of about ``seconds``, or as long as usual.
 
-        A camera walks on. Nothing where the preset is not served.
+        A camera walks on. Nothing where the preset is not served, or knows by itself how long is usual.
         """
         found = self._presets.get(preset or self._default)
         if found is None:
@@ -122,10 +122,12 @@ class Desk:
         match family_of(found.family).length:
             case "actions":
                 return {FIELD: f"w*{max(1, round(wanted * video.fps / video.chunk_frames))}"}
+            case _ if seconds is None:
+                return {}
             case "seconds":
-                return {"seconds": wanted}
+                return {"seconds": seconds}
             case "frames":
-                return {} if seconds is None else {"frames": 4 * round(seconds * video.fps / 4) + 1}
+                return {"frames": max(1, 4 * round((seconds * video.fps - 1) / 4) + 1)}
 
     def _with_poses(self, actions: Any) -> Any:
         """``actions`` with camera paths that are given as text, rows and all, kept as files of their own."""

@@ -1,7 +1,7 @@
 """What a chunk will look like, shown while it is still to be decoded: decode lanes make it from the latents in no time.
 
-Only for what is played; a lane that nobody watches never learns how. A preview is dropped where it comes too late, and
-nothing waits for one.
+Only for sessions that somebody watches, not for those of the batch class; a lane that nobody watches never learns how. A
+preview is dropped where it comes too late, and nothing waits for one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Previews(Listener):
 
     def denoised(self, spec: SessionSpec, index: int, latents: Ref, now: float) -> None:
         lane = next((each for each in self._lanes.values() if each.preset in (None, spec.preset)), None)
-        if spec.open and lane is not None:
+        if spec.priority == "interactive" and lane is not None:
             self._lanes[lane.name] = self._lanes.pop(lane.name)  # the next one is another lane's turn
             self._begin(self._show(lane, spec.session_id, index, latents))
 

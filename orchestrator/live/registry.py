@@ -91,7 +91,7 @@ class Registry(Listener):
         """A session of an earlier start: back to the lanes where there is something to do, else it rests."""
         self._sessions[live.session_id] = live
         live.status = "resting"
-        if live.closed or not live.spec.open or len(live.staged) < len(live.controls):
+        if live.closed or len(live.staged) < len(live.controls):
             self._offer_or_park(live)
 
     def withdraw(self, live: Live) -> None:

@@ -94,7 +94,8 @@ class LocalService:
         session_id = f"{int(now * 1000):011x}-{secrets.token_hex(5)}"
         spec = await self._aside(self._desk.spec, cells, session_id, tenant, _class_of(played), upload, played)
         if spec.num_chunks > self._limits.max_chunks:
-            raise Conflict("too many chunks", field="actions", remedy=f"ask for {self._limits.max_chunks} at most")
+            field = "actions" if spec.layout == "tiled" else "seconds"
+            raise Conflict("too many chunks", field=field, remedy=f"ask for {self._limits.max_chunks} at most")
         if (known := await self._named(tenant, key)) is not None:
             return known
         live = Live(spec, now, Feed(first_number(now)), list(spec.controls), not spec.open, key, traceparent)
@@ -315,7 +316,7 @@ class LocalService:
     def _check_takes_controls(self, live: Live) -> None:
         self._check_ready()
         if live.closed or live.settled:
-            raise Conflict("the session takes no more controls", remedy="begin another")
+            raise Conflict("the session takes no more controls", field="actions", remedy="begin another")
 
     def _check_amount(self, live: Live, asked: int) -> None:
         if asked > self._limits.max_chunks:

@@ -284,7 +284,7 @@ def test_videos_in_the_fields_shape(http: httpx.Client) -> None:
 
 def test_a_videos_seconds_are_the_presets() -> None:
     fast = resolve("tiny-gamecraft", sets=(*SMALL, "video.fps=50")).preset
-    with served(lambda: quick_studio(served=fast)) as web:
+    with served(lambda: quick_studio(served=(fast,))) as web:
         for model in ({}, {"model": "tiny-gamecraft"}):
             fields = {"prompt": "x", "seconds": "2.64", **model}
             answer = httpx.post(f"{web.url}/v1/videos", data=fields, files={"input_reference": picture()})

@@ -35,7 +35,7 @@ def test_a_chunk_is_its_frames_in_order(web: Web, http: httpx.Client, client: Cl
     name = finished(client, http)
     with connect(f"ws{web.url.removeprefix('http')}/v1/sessions/{name}/stream?media=jpeg&from=1") as socket:
         told, data = chunk_of(socket)
-    assert (told["chunk"], len(told["sizes"]), sum(told["sizes"])) == (1, 33, len(data))
+    assert (told["chunk"], told["start"], len(told["sizes"]), sum(told["sizes"])) == (1, 33, 33, len(data))
     start = 0
     for number, size in enumerate(told["sizes"], start=33):
         with Image.open(io.BytesIO(data[start : start + size])) as picture:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gamecraft_core.footprint.predict import denoise_activations, rank_weights
+from gamecraft_core.footprint.predict import decode_role, denoise_activations, rank_weights
 from jobs.config import load_preset
 from jobs.memory import BEGIN, END, main
 
@@ -26,3 +26,12 @@ def test_blocks_offloaded_fit_24_gb(name: str) -> None:
     preset = load_preset(name)
     assert rank_weights(preset, "blocks") + denoise_activations(preset, continuing=True) < 20 * GIB
     assert rank_weights(preset) > 23 * GIB, "and without offload it would not"
+
+
+@pytest.mark.parametrize("name", ["framepack", "framepack-f1"])
+def test_sections_fit_a_small_card(name: str) -> None:
+    """Blocks offloaded and decoding in spatial tiles, each below 5 GiB whatever the video's length."""
+    preset = load_preset(name)
+    assert rank_weights(preset, "blocks") + denoise_activations(preset, continuing=True) < 5 * GIB
+    tiled = preset.model_copy(update={"vae": preset.vae.model_copy(update={"sample_size": 256})})
+    assert decode_role(tiled).total < 4 * GIB

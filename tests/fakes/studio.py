@@ -58,8 +58,8 @@ SMALL = ("video.height=32", "video.width=48", "sampling.steps=4")
 
 
 @cache
-def preset() -> Preset:
-    return resolve("tiny-gamecraft", sets=SMALL).preset
+def preset(name: str = "tiny-gamecraft") -> Preset:
+    return resolve(name, sets=SMALL).preset
 
 
 @cache
@@ -86,7 +86,7 @@ def fragment(order: DecodeOrder, seed: int, pictures: Pictures) -> Fragment:
     """Of a chunk whose frames tell their numbers and the session's seed: see ``level_of``."""
     levels = [level_of(number, seed) for number in range(order.start_frame, order.start_frame + order.frames)]
     frames = pictures(levels, order.height, order.width)
-    return encode_fragment(frames, index=order.index, start_frame=order.start_frame, fps=order.fps)
+    return encode_fragment(frames, index=order.place, start_frame=order.start_frame, fps=order.fps)
 
 
 def made(
@@ -98,6 +98,8 @@ def made(
             latents = np.full((16, 2, 4, 6), order.index + order.seed, np.float32)
             return latents, {"latents_sha256": hashlib.sha256(latents_bytes(latents)).hexdigest()}
         case DecodeOrder():
+            if not order.frames:
+                return Fragment(b"", 0, 0), {"payload_bytes": 0}
             seed = int(payloads[0].flat[0]) - order.index
             fragment_ = fragment(replace(order, session_id=""), seed, pictures)
             return fragment_, {"payload_bytes": len(fragment_.data)}
@@ -173,8 +175,9 @@ class Studio:
         stages: Sequence[str] = ("text", "encode", "denoise", "decode", "write"),
         pictures: Pictures = flat_frames,
         fetch: Fetch | None = None,
-        served: Preset | None = None,
+        served: Sequence[Preset] = (),
     ) -> None:
+        """``served``: the first is the default; tiny-gamecraft where none is given."""
         self.store = store
         self.limits = limits or Limits()
         self.service_limits = service or ServiceLimits()
@@ -188,7 +191,8 @@ class Studio:
         self.refused: list[str] = []
         self.registry = Registry(self.service_limits, fetch or _bytes, self.now, self.refused.append)
         self.timeline = Timeline()
-        desk = Desk({"tiny-gamecraft": served or preset()}, "tiny-gamecraft", store, None)
+        presets = {each.name: each for each in served or (preset(),)}
+        desk = Desk(presets, next(iter(presets)), store, None)
         self.service = LocalService(
             self.registry,
             desk,

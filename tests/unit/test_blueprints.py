@@ -9,6 +9,7 @@ import pytest
 from actors import adopt
 from actors.blueprints import ROLES, LaneKind, kinds
 from actors.fleet_spec import FleetSpec, GroupSpec, LaneSpec, WriteSpec
+from jobs.config import load_preset
 from tests.fakes.presets import tiny_preset
 
 PRESETS = [tiny_preset("a"), tiny_preset("b")]
@@ -50,3 +51,10 @@ def test_how_far_a_fleet_may_grow_is_no_part_of_what_a_detached_one_is(monkeypat
     grown = {"elastic": {"idle_seconds": 5}, "decode": {"max_lanes": 4}, "denoise": [{"max_groups": 9}]}
     assert name(**grown) == name()
     assert name(decode={"lanes": 2}) != name()
+
+
+def test_a_preset_that_begins_from_nothing_has_no_lane_for_starts() -> None:
+    whole = load_preset("tiny-hunyuan-video")
+    found = {kind.name for kind in kinds(FleetSpec(name="f"), [*PRESETS, whole], "memory://t", {}, ROLES)}
+    assert {"encode@a", "encode@b", f"decode@{whole.name}"} <= found
+    assert f"encode@{whole.name}" not in found

@@ -100,6 +100,7 @@ def test_frames_of_a_fragment_one_by_one(longest: int) -> None:
 
     levels = [30, 90, 150, 210]
     mp4 = encode_fragment(flat_frames(levels), index=3, start_frame=99, fps=25).data
-    pictures = [Image.open(io.BytesIO(each)) for each in singles(mp4, longest)]
+    pictures = [Image.open(io.BytesIO(each)) for _, each in singles(mp4, longest)]
+    assert [number for number, _ in singles(mp4, longest)] == [99, 100, 101, 102]
     assert [image.size for image in pictures] == [(24, 16) if longest == 24 else (48, 32)] * 4
     assert [image.getpixel((5, 5))[0] for image in pictures] == pytest.approx(levels, abs=4)  # type: ignore[index]

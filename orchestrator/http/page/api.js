@@ -46,7 +46,8 @@ function cut(bytes, sizes) {
 }
 
 // Everything of a session from chunk `from` on, as `media` ("mp4" or "jpeg").
-// Handlers: event, init(codec, bytes), segment(chunk, bytes) or frames(chunk, pictures), link(up).
+// Handlers: event, init(codec, bytes), segment(chunk, bytes) or frames(chunk, start, pictures), link(up), complete().
+// Chunks are counted by their places in time here, and those that settle no frames do not come.
 export class Stream {
   constructor(id, from, media, handlers) {
     this.id = id;
@@ -90,7 +91,7 @@ export class Stream {
     if (announced.type === "init") { this.on.init(announced.codec, data); return; }
     this.next = announced.chunk + 1;
     if (announced.type === "segment") this.on.segment(announced.chunk, data);
-    else this.on.frames(announced.chunk, cut(data, announced.sizes));
+    else this.on.frames(announced.chunk, announced.start, cut(data, announced.sizes));
   }
 
   close() { this.closed = true; this.socket.close(); }

@@ -23,7 +23,17 @@ export class Begin {
     api.starts().then((found) => this.shelve(found)).catch(() => {});
     this.kinds = [];
     $("preset").addEventListener("change", () => this.ask());
-    api.presets().then(({ presets }) => this.offer(presets)).catch(() => {});
+    $("token").addEventListener("change", () => { api.remember($("token").value); this.load(); });
+    this.load();
+  }
+
+  async load() {
+    try {
+      this.offer((await api.presets()).presets);
+      if (!$("tokenfield").hidden) $("error").hidden = true;
+    } catch (error) {
+      if (error.status === 401) this.failed(error);  // what is served only those may know who have a token
+    }
   }
 
   // The models that are served; with more than one there is a choice.

@@ -57,7 +57,7 @@ function enter(found) {
   $("stage").hidden = false;
   $("screen").style.setProperty("--ratio", found.width / found.height);
   $("screen").focus({ preventScroll: true });
-  watch(found.status === "committed" ? 0 : Math.max(0, shown - AHEAD), plays(H264));
+  watch(found.played && found.status !== "committed" ? Math.max(0, shown - AHEAD) : 0, plays(H264));
   fine();
   numbers();
 }
@@ -68,15 +68,15 @@ function watch(from, video) {
   player?.close();
   $("video").hidden = !video;
   $("frames").hidden = video;
-  const on = { stalled, broken: () => watch(Math.max(0, shown - 1), false) };
-  player = video ? new Player($("video"), on) : new Pictures($("frames"), session.fps, session.chunk_frames, on);
+  const on = { stalled, broken: () => watch(session.played ? Math.max(0, shown - 1) : 0, false) };
+  player = video ? new Player($("video"), on) : new Pictures($("frames"), session.fps, on);
   stream = new api.Stream(session.id, from, player.media, {
     event: heard,
     link,
     init: (codec, bytes) => player.init(codec, bytes),
-    complete: () => player.end(),
+    complete: () => { player.end(); shown = session.status === "committed" ? asked : shown; numbers(); },
     segment: (chunk, bytes) => { player.append(bytes); arrived(chunk); },
-    frames: (chunk, pictures) => { player.frames(chunk, pictures); arrived(chunk); },
+    frames: (chunk, start, pictures) => { player.frames(start, pictures); arrived(chunk); },
   });
 }
 
@@ -84,7 +84,7 @@ function stalled(yes) { $("screen").classList.toggle("waiting", yes); }
 
 function arrived(chunk) {
   shown = Math.max(shown, chunk + 1);
-  preview.past(chunk);
+  preview.past(session.layout === "inverted" ? asked : chunk);  // its beginning comes last, and all else is there
   if (sent.has(chunk)) {
     $("n-latency").textContent = seconds((performance.now() - sent.get(chunk).since) / 1000);
     sent.delete(chunk);

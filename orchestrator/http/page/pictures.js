@@ -5,10 +5,9 @@ const AHEAD = 4;  // pictures decoded before their turn
 export class Pictures {
   media = "jpeg";
 
-  constructor(canvas, fps, chunkFrames, on) {
+  constructor(canvas, fps, on) {
     this.canvas = canvas;
     this.fps = fps;
-    this.chunkFrames = chunkFrames;
     this.on = on;
     this.queue = [];
     this.drawn = 0;
@@ -16,8 +15,9 @@ export class Pictures {
     this.running = false;
   }
 
-  frames(chunk, pictures) {
-    pictures.forEach((picture, place) => this.queue.push({ number: chunk * this.chunkFrames + place, picture }));
+  // `start`: the number of the first one among the session's frames.
+  frames(start, pictures) {
+    pictures.forEach((picture, place) => this.queue.push({ number: start + place, picture }));
     if (!this.running) this.run();
   }
 
