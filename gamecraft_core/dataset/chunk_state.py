@@ -56,7 +56,8 @@ def pack(order: WriteOrder, fragment: bytes, latents: FloatArray) -> tuple[Chunk
 
     values = np.ascontiguousarray(latents, dtype="<f4")
     sha256 = hashlib.sha256(fragment).hexdigest()
-    key = layout.chunk_key(order.session_id, order.index, order.record.sp_degree, sha256)
+    told_by = sha256 if fragment else order.record.latents_sha256  # all empty fragments are alike
+    key = layout.chunk_key(order.session_id, order.index, order.record.sp_degree, told_by)
     record = ChunkRecord(**{**_fields(order.record), "staged_key": key, "fragment_sha256": sha256})
     header = {
         "version": VERSION,

@@ -36,4 +36,4 @@ class HunyuanVideoDenoiser(Denoiser[HunyuanVideo]):
     build_model = staticmethod(build_model)
 
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
-        return 0, plan_video(order.chunk_frames, order.height, order.width).latent_shape
+        return 0, plan_video(order.chunk_frames, order.height, order.width)

@@ -66,6 +66,8 @@ def check_length(preset: Preset, length: Length) -> None:
     if (video.layout == "tiled") is (length == "seconds"):
         remedy = "use forward or inverted where length is in seconds, else tiled"
         raise BadInput(f"chunks of this family cannot lie {video.layout}", field="video.layout", remedy=remedy)
+    if preset.sampling.shift_rule == "tokens" and length != "seconds":
+        raise BadInput("shifts by tokens are those of sections", field="sampling.shift_rule", remedy="use fixed")
 
 
 def _chunk_frames(fields: Fields, preset: Preset) -> int:

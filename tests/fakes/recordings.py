@@ -14,6 +14,7 @@ from gamecraft_core.base.store import Store
 from gamecraft_core.dataset.chunk_state import stage
 from gamecraft_core.dataset.commit import latents_bytes
 from gamecraft_core.media.fragment import encode_fragment
+from gamecraft_core.timeline.spans import place, span
 from tests.fakes.sessions import provenance, session
 
 IDENTITY = "1d" * 16
@@ -40,19 +41,19 @@ def staged_order(store: Store, name: str, chunks: int = 2, **changes: Any) -> Co
 
 def written_chunks(spec: SessionSpec) -> list[tuple[WriteOrder, Fragment, FloatArray]]:
     """What reaches the write lane of each chunk of ``spec``: a chain."""
-    length, history_sha256 = spec.chunk_frames, ""
+    chunks, history_sha256 = spec.num_chunks, ""
     made = []
     for index, control in enumerate(spec.controls):
-        start = index * length
-        levels = [level_of(number, spec.seed) for number in range(start, start + length)]
-        fragment = encode_fragment(
-            flat_frames(levels, spec.height, spec.width), index=index, start_frame=start, fps=spec.fps
-        )
+        start, end = span(spec.layout, spec.chunk_frames, chunks, index)
+        fragment = Fragment(b"", 0, 0)
+        if levels := [level_of(number, spec.seed) for number in range(start, end)]:
+            frames, position = flat_frames(levels, spec.height, spec.width), place(spec.layout, chunks, index)
+            fragment = encode_fragment(frames, index=position, start_frame=start, fps=spec.fps)
         latents = np.full((16, 2, 4, 6), index + spec.seed, np.float32)
         record = ChunkRecord(
             index=index,
             start=start,
-            end=start + length,
+            end=end,
             control=control.describe(),
             seed=spec.seed,
             sp_degree=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from dataclasses import replace
@@ -15,6 +16,7 @@ from gamecraft_core.base.errors import UsageError
 from gamecraft_core.base.store import Store, open_store
 from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.chunk_state import DamagedState, pack, restore, resumable, stage, unpack
+from gamecraft_core.dataset.commit import latents_bytes
 from tests.fakes.recordings import IDENTITY, written_chunks
 from tests.fakes.sessions import session
 
@@ -41,6 +43,19 @@ def test_what_is_packed_comes_back() -> None:
     assert np.array_equal(state.latents, latents)
     assert record.staged_key == layout.chunk_key("s", 1, 1, record.fragment_sha256)
     assert layout.parse_chunk_key(record.staged_key) == ("s", 1, 1)
+
+
+def test_a_chunk_that_settles_nothing_is_named_by_its_latents(store: Store) -> None:
+    order, fragment, latents = written_chunks(session("s", 2, chunk_frames=4, layout="inverted"))[0]
+    assert not fragment.data
+    sha256 = hashlib.sha256(latents_bytes(latents + 1)).hexdigest()
+    other = replace(order, record=replace(order.record, latents_sha256=sha256))
+    keys = [stage(store, each, b"", values)[0].staged_key for each, values in ((order, latents), (other, latents + 1))]
+    assert len(set(keys)) == 2, "a lane thought dead replaces nobody's bytes"
+    found = restore(store, keys[:1], IDENTITY)
+    assert found.fragments == (b"",)
+    assert found.latents is not None
+    assert np.array_equal(found.latents, latents)
 
 
 def test_the_whole_chain_is_restored(store: Store) -> None:

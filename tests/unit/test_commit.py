@@ -15,13 +15,16 @@ import pytest
 
 from gamecraft_core.base.errors import StateLost, StoreUnavailable
 from gamecraft_core.base.messages import ChunkRecord, FailOrder
+from gamecraft_core.base.spec import Layout, NoControl
 from gamecraft_core.base.store import Stat, Store, open_store
 from gamecraft_core.dataset import layout
 from gamecraft_core.dataset.chunk_state import unpack
 from gamecraft_core.dataset.commit import commit_session, fail_session, latents_bytes, put_latents, sweep
 from gamecraft_core.dataset.rows import read_failure, read_table
+from gamecraft_core.media.clip import decode_frames
 from gamecraft_core.media.fragment import probe
-from tests.fakes.recordings import staged_order
+from gamecraft_core.timeline.spans import Span
+from tests.fakes.recordings import level_of, staged_order
 
 
 @pytest.fixture
@@ -74,6 +77,30 @@ class Watched:
 def opened(store: Store, chunk: ChunkRecord) -> bytes:
     """The fragment of a staged chunk."""
     return unpack(store.get(chunk.staged_key), "").fragment
+
+
+@pytest.mark.parametrize(
+    ("kind", "spans"),
+    [
+        ("forward", [(0, 4), (4, 8), (8, 13)]),
+        ("inverted", [(13, 13), (9, 13), (0, 9)]),
+    ],
+)
+def test_overlapping_chunks_become_one_video_in_the_order_of_time(
+    store: Store, kind: Layout, spans: list[Span]
+) -> None:
+    order = staged_order(store, "s", 3, layout=kind, chunk_frames=4, controls=(NoControl(),) * 3)
+    result = commit_session(store, order)
+    video = store.get(result.video_key)
+    assert (probe(video).frames, probe(video).monotonic) == (13, True)
+    levels = [round(frame.mean()) for frame in decode_frames(video, range(13))]
+    assert levels == pytest.approx([level_of(number, 1) for number in range(13)], abs=4)
+    (row,) = read_table(result.row).to_pylist()
+    assert [(chunk["index"], chunk["start"], chunk["end"]) for chunk in row["chunks"]] == [
+        (number, *each) for number, each in enumerate(spans)
+    ]
+    assert (row["num_frames"], row["keys"], row["camera_to_world"]) == (13, [], [])
+    assert not list(store.list(layout.STAGING))
 
 
 def test_a_commit_leaves_video_and_record_alone(store: Store) -> None:

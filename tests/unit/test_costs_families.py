@@ -41,7 +41,7 @@ class Longer(HunyuanVideoDenoiser):
     """A family of one's own: HunyuanVideo's model, each chunk after the whole one before, all of it noisy input."""
 
     def _planned(self, order: DenoiseOrder, history: int) -> tuple[int, Grid]:
-        return history, plan_video(order.chunk_frames, order.height, order.width).latent_shape
+        return history, plan_video(order.chunk_frames, order.height, order.width)
 
     def _patches(self, past: torch.Tensor, blank: torch.Tensor, stream: Stream) -> TokensAt:
         return lambda latents: self.patch_tokens(torch.cat([past, latents], dim=1), stream)

@@ -146,22 +146,23 @@ def test_an_image_that_vanishes_after_its_check_is_an_error_of_its_row(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("name", "video", "field"),
+    ("name", "section", "key", "value"),
     [
-        ("tiny-hunyuan-video", {"chunk_frames": 34}, "video.chunk_frames"),
-        ("tiny-hunyuan-video", {"layout": "inverted"}, "video.layout"),
-        ("tiny-framepack", {"chunk_frames": 37}, "video.chunk_frames"),
-        ("tiny-framepack", {"layout": "tiled"}, "video.layout"),
-        ("tiny-gamecraft", {"layout": "forward"}, "video.layout"),
+        ("tiny-hunyuan-video", "video", "chunk_frames", 34),
+        ("tiny-hunyuan-video", "video", "layout", "inverted"),
+        ("tiny-hunyuan-video", "sampling", "shift_rule", "tokens"),
+        ("tiny-framepack", "video", "chunk_frames", 37),
+        ("tiny-framepack", "video", "layout", "tiled"),
+        ("tiny-gamecraft", "video", "layout", "forward"),
     ],
 )
-def test_a_preset_whose_own_length_cannot_be_is_refused(name: str, video: dict[str, Any], field: str) -> None:
+def test_a_preset_whose_own_length_cannot_be_is_refused(name: str, section: str, key: str, value: Any) -> None:
     preset: Preset = PRESETS[name]
-    wrong = preset.model_copy(update={"video": preset.video.model_copy(update=video)})
+    wrong = preset.model_copy(update={section: getattr(preset, section).model_copy(update={key: value})})
     check_preset(preset)
     with pytest.raises(BadInput) as caught:
         check_preset(wrong)
-    assert caught.value.field == field
+    assert caught.value.field == f"{section}.{key}"
     assert caught.value.remedy
 
 
