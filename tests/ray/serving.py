@@ -23,11 +23,17 @@ class Serving:
     """The tiny models' service; its output is in ``folder``, at a port that a restart takes again."""
 
     def __init__(
-        self, cluster: RayCluster, folder: Path, port: int, *options: str, settings: Sequence[str] = SMALL
+        self,
+        cluster: RayCluster,
+        folder: Path,
+        port: int,
+        *options: str,
+        preset: str = "tiny-gamecraft",
+        settings: Sequence[str] = SMALL,
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
-        command = [sys.executable, "-m", "jobs.serve", "--preset", "tiny-gamecraft", "--out", str(folder / "out")]
+        command = [sys.executable, "-m", "jobs.serve", "--preset", preset, "--out", str(folder / "out")]
         command += ["--port", str(port), *options]
         command += [part for setting in settings for part in ("--set", setting)]
         with open(self.log, "ab") as log:

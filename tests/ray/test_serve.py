@@ -66,6 +66,26 @@ def test_a_session_is_played_and_survives_the_death_of_its_service(ray_cluster: 
     assert all(0 <= step["step"] <= step["steps"] == 3 for step in steps)
 
 
+def test_a_video_made_from_its_end_is_previewed_and_streams_when_its_beginning_is_there(
+    ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    with Serving(ray_cluster, tmp_path, free_port(), preset="tiny-framepack") as serving, Client(serving.url) as client:
+        name = client.create("A harbour.", image=INPUTS / "harbour.png", seconds=3.6)["id"]
+        pieces = list(client.watch(name))
+        video = client.video(name)
+        assert serving.end(signal.SIGTERM) == 0, serving.log.read_text()
+    assert b"".join(piece.data for piece in pieces) == video
+    assert (probe(video).frames, probe(video).monotonic) == (109, True)
+    told = _told(pieces)
+    assert [chunk for kind, chunk in told if kind == "decoded"] == [2, 1, 0], "in time order"
+    assert {chunk for kind, chunk in told if kind == "preview"} <= {0, 1, 2}
+    assert any(kind == "preview" for kind, _ in told)
+    first = next(at for at, piece in enumerate(pieces) if piece.data)
+    assert ("denoised", 2) in [
+        (piece.event["type"], piece.event.get("chunk")) for piece in pieces[:first] if piece.event
+    ]
+
+
 def test_what_is_played_goes_before_a_batch_job(ray_cluster: RayCluster, tmp_path: Path) -> None:
     """One denoise group; four videos of six chunks are under way when two people begin to play."""
     with Serving(ray_cluster, tmp_path, free_port()) as serving:
