@@ -81,9 +81,12 @@ def test_a_video_made_from_its_end_is_previewed_and_streams_when_its_beginning_i
     assert {chunk for kind, chunk in told if kind == "preview"} <= {0, 1, 2}
     assert any(kind == "preview" for kind, _ in told)
     first = next(at for at, piece in enumerate(pieces) if piece.data)
-    assert ("denoised", 2) in [
-        (piece.event["type"], piece.event.get("chunk")) for piece in pieces[:first] if piece.event
-    ]
+    assert ("denoised", 2) in _told(pieces[:first])
+
+
+def _told(pieces: Sequence[Piece]) -> list[tuple[str, int | None]]:
+    """Events' types and chunks."""
+    return [(piece.event["type"], piece.event.get("chunk")) for piece in pieces if piece.event]
 
 
 def test_what_is_played_goes_before_a_batch_job(ray_cluster: RayCluster, tmp_path: Path) -> None:
