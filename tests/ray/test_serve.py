@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from gamecraft_core.dataset import layout
 from gamecraft_core.media.fragment import probe
-from orchestrator.http.client import AsyncClient, Client
+from orchestrator.http.client import AsyncClient, Client, Piece
 from tests.ray.runs import INPUTS
 from tests.ray.serving import DEADLINE_S, Serving
 from tests.servers.child import free_port
