@@ -6,8 +6,8 @@ or several, mixed. Now and then the camera is taken away (it stands still), and 
 the branches that classifier-free guidance subtracts.
 
 From ``guided_from`` on the target is the velocity that guidance by the camera would give (Tang et al. 2025, "Diffusion
-Models without Classifier-free Guidance"): what the camera adds is added once more, as the model itself sees it. So one
-forward pass obeys as two would. The prompt is left out of that: with it, colours grew harder with every chunk.
+Models without Classifier-free Guidance"): what the camera adds is added over again, in part, as the model itself sees
+it. So one forward pass obeys as two would.
 
 Until ``whole_from`` a step looks at a few of a chunk's latent frames only. Any of them shows how the camera moves the
 history, so more worlds are seen for the same work; the steps after that learn how all of them hang together.
@@ -62,7 +62,7 @@ class DitSettings:
     drop: float = 0.06
     jitter: float = 0.15
     fade: float = 0.75
-    guidance: float = 2.0
+    guidance: float = 1.6
     bf16: bool = True
 
 

@@ -26,7 +26,8 @@ _BETAS = (0.9, 0.98)
 class Settings:
     """How a stage is trained. Rates rise over ``warmup`` steps and fall to zero over the last ``cooldown``.
 
-    ``rate`` is that of matrices, ``vector_rate`` that of biases and norms.
+    ``rate`` is that of matrices, ``vector_rate`` that of biases and norms. The averaged weights of step ``keep_at`` are
+    kept, and make up the part ``blend`` of those that are published.
     """
 
     steps: int
@@ -38,6 +39,8 @@ class Settings:
     average: float = 0.998
     log_every: int = 20
     save_every: int = 250
+    keep_at: int | None = None
+    blend: float = 0.0
 
 
 class Objective(Protocol):
@@ -76,7 +79,15 @@ class Run:
             "matrices": Muon(matrices, settings.rate, settings.decay),
             "vectors": torch.optim.AdamW(vectors, settings.vector_rate, _BETAS, weight_decay=0.0),
         }
+        self._kept: dict[str, Tensor] | None = None
         self.step = 0
+
+    @property
+    def published(self) -> dict[str, Tensor]:
+        """The averaged weights, with the ``blend`` of those that were kept."""
+        if self._kept is None:
+            return self.average
+        return {name: torch.lerp(value, self._kept[name], self._settings.blend) for name, value in self.average.items()}
 
     def advance(self) -> dict[str, float]:
         """One step; returns its figures."""
@@ -94,6 +105,8 @@ class Run:
         keep = min(self._settings.average, (1 + self.step) / (10 + self.step))
         values = [value.detach() for value in self._named.values()]
         torch._foreach_lerp_(list(self.average.values()), values, 1 - keep)
+        if self.step == settings.keep_at:
+            self._kept = {name: value.clone() for name, value in self.average.items()}
         return {"loss": float(loss.detach()), "grad_norm": float(norm), "strength": part, **figures}
 
     def save(self, path: Path) -> None:
@@ -104,6 +117,7 @@ class Run:
             "step": self.step,
             "weights": {name: value.detach() for name, value in self._named.items()},
             "average": self.average,
+            "kept": self._kept,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
             "objective": self._objective.state(),
             "settings": asdict(self._settings),
@@ -121,6 +135,8 @@ class Run:
                     self.average[name].copy_(content["average"][name])
             for name, optimizer in self._optimizers.items():
                 optimizer.load_state_dict(content["optimizers"][name])
+            kept = content.get("kept")
+            self._kept = kept and {name: kept[name].clone() for name in self._named}
             self._objective.restore(content["objective"])
             self.step = int(content["step"])
         except (KeyError, RuntimeError, ValueError) as error:

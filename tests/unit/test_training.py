@@ -178,17 +178,29 @@ def test_guidance_asks_for_more_of_what_a_condition_adds(bf16: bool) -> None:
 @pytest.mark.parametrize("make", [vae_run, dit_run])
 def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(make: object, tmp_path: Path) -> None:
     assert callable(make)
-    whole = make(PRESET, FEW)
-    assert train(whole, FEW, tmp_path / "whole.ckpt", tmp_path / "whole.jsonl", lambda: False)
-    first = make(PRESET, FEW)
-    assert not train(first, FEW, tmp_path / "part.ckpt", tmp_path / "part.jsonl", lambda: first.step == 3)
+    kept = replace(FEW, keep_at=2, blend=0.25)
+    whole = make(PRESET, kept)
+    assert train(whole, kept, tmp_path / "whole.ckpt", tmp_path / "whole.jsonl", lambda: False)
+    first = make(PRESET, kept)
+    assert not train(first, kept, tmp_path / "part.ckpt", tmp_path / "part.jsonl", lambda: first.step == 3)
     saved = saved_state(tmp_path / "part.ckpt")
     assert saved.step == 3
-    second = make(PRESET, FEW, saved.taken or saved.step)
+    second = make(PRESET, kept, saved.taken or saved.step)
     second.load(tmp_path / "part.ckpt")
-    assert train(second, FEW, tmp_path / "part.ckpt", tmp_path / "part.jsonl", lambda: False)
-    for name, value in whole.average.items():
-        assert torch.equal(value, second.average[name]), name
+    assert train(second, kept, tmp_path / "part.ckpt", tmp_path / "part.jsonl", lambda: False)
+    for name, value in whole.published.items():
+        assert torch.equal(value, second.published[name]), name
+
+
+def test_what_is_published_holds_a_part_of_what_was_kept() -> None:
+    run = vae_run(PRESET, replace(FEW, keep_at=2, blend=0.25))
+    assert run.published is run.average
+    for _ in range(2):
+        run.advance()
+    kept = {name: value.clone() for name, value in run.average.items()}
+    run.advance()
+    for name, value in run.average.items():
+        torch.testing.assert_close(run.published[name], 0.75 * value + 0.25 * kept[name])
 
 
 def test_a_faded_history_keeps_its_broad_lines() -> None:
